@@ -1,0 +1,6 @@
+"""Vision KAN for dense prediction on MMEngine; importing this registers all there is."""
+
+from .backbones import ViK
+from .version import __version__
+
+__all__ = ['ViK', '__version__']

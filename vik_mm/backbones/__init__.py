@@ -1,0 +1,5 @@
+"""Backbones, registered in MMPretrain."""
+
+from .vik import ViK
+
+__all__ = ['ViK']

@@ -1,0 +1,437 @@
+"""ViK, the Vision KAN backbone.
+
+Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the map at hand.
+"""
+
+import re
+from typing import Optional, Sequence, Union
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath, build_activation_layer
+from mmengine.logging import print_log
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmpretrain.models.utils import build_norm_layer
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from vik_mm.layers import ConvMLP, LayerScale, pad_to_multiple
+from vik_mm.mixers import build_token_mixer
+from vik_mm.mixers.multipatch_rbfkan import effective_rank, resample_global_maps
+
+MIN_IMAGE_SIZE = 32
+
+
+class Stem(nn.Module):
+    """Strided convolution from the image to the first map.
+
+    The image is zero-padded right and below to a multiple of the stride first: the released stem alone drops pixels,
+    33 rows giving 8.
+
+    Args:
+        in_channels (int): Channels of the image.
+        embed_dims (int): Channels ``C`` of the map.
+        kernel_size (int): In pixels. Defaults to 7.
+        stride (int): In pixels. Defaults to 4.
+        padding (int): Zeros on each side, in pixels. Defaults to 2.
+
+    Shape:
+        - Input: ``[B, in_channels, H, W]``.
+        - Output: ``[B, C, ceil(H / stride), ceil(W / stride)]``.
+
+    Raises:
+        ValueError: If the three numbers do not give that output size.
+    """
+
+    def __init__(self, in_channels: int, embed_dims: int, kernel_size: int = 7, stride: int = 4, padding: int = 2):
+        super().__init__()
+        if stride < 1 or not kernel_size - stride <= 2 * padding < kernel_size:
+            raise ValueError(
+                f'stem=dict(kernel_size={kernel_size}, stride={stride}, padding={padding}) does not map H pixels to '
+                'ceil(H / stride); choose kernel_size - stride <= 2 * padding < kernel_size'
+            )
+        self.stride = stride
+        self.conv = nn.Conv2d(in_channels, embed_dims, kernel_size, stride=stride, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, in_channels, H, W]`` to ``[B, C, ceil(H / stride), ceil(W / stride)]``."""
+        return self.conv(pad_to_multiple(x, self.stride))
+
+
+class ViKBlock(nn.Module):
+    """Token mixer, then MLP, each behind a norm, scaled, and added to its input.
+
+    Args:
+        embed_dims (int): Channels ``C``.
+        grid_size (tuple[int, int]): Height and width of the map at the backbone's ``img_size``.
+        token_mixer (dict): Config of the mixer.
+        mlp_ratio (float): Hidden channels of the MLP over ``C``.
+        norm_cfg (dict): Config of the two norms.
+        act_cfg (dict): Config of the MLP's activation.
+        drop_rate (float): Dropout inside the MLP.
+        drop_path_rate (float): Probability that a sample skips a branch in training.
+        layer_scale_init_value (float): Start value of layer scale; 0 leaves layer scale out.
+        with_cp (bool): Whether to store the input alone and compute the block again in the backward pass.
+
+    Shape:
+        - Input and output: ``[B, C, H, W]``.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        grid_size: tuple[int, int],
+        token_mixer: dict,
+        mlp_ratio: float,
+        norm_cfg: dict,
+        act_cfg: dict,
+        drop_rate: float,
+        drop_path_rate: float,
+        layer_scale_init_value: float,
+        with_cp: bool,
+    ):
+        super().__init__()
+
+        def layer_scale():
+            return LayerScale(embed_dims, layer_scale_init_value) if layer_scale_init_value > 0 else nn.Identity()
+
+        self.with_cp = with_cp
+        self.norm1 = build_norm_layer(norm_cfg, embed_dims)
+        self.token_mixer = build_token_mixer(token_mixer, embed_dims, grid_size)
+        self.layer_scale1 = layer_scale()
+        self.norm2 = build_norm_layer(norm_cfg, embed_dims)
+        self.mlp = ConvMLP(embed_dims, int(embed_dims * mlp_ratio), build_activation_layer(act_cfg), drop_rate)
+        self.layer_scale2 = layer_scale()
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, C, H, W]`` to ``[B, C, H, W]``."""
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, use_reentrant=False)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.layer_scale1(self.token_mixer(self.norm1(x))))
+        return x + self.drop_path(self.layer_scale2(self.mlp(self.norm2(x))))
+
+
+class ViKStage(nn.Module):
+    """Down-sampling convolution, in all stages but the first, and a row of blocks.
+
+    Args:
+        in_dims (int, optional): Channels of the previous stage; None in the first stage.
+        embed_dims (int): Channels ``C`` of this stage.
+        blocks (Sequence[ViKBlock]): The blocks.
+
+    Shape:
+        - Input: ``[B, in_dims, H, W]``.
+        - Output: ``[B, C, ceil(H / 2), ceil(W / 2)]``; ``[B, C, H, W]`` in the first stage.
+    """
+
+    def __init__(self, in_dims: Optional[int], embed_dims: int, blocks: Sequence[ViKBlock]):
+        super().__init__()
+        self.downsample = (
+            nn.Identity() if in_dims is None else nn.Conv2d(in_dims, embed_dims, 3, stride=2, padding=1)
+        )
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, in_dims, H, W]`` to this stage's map."""
+        return self.blocks(self.downsample(x))
+
+
+@MODELS.register_module()
+class ViK(BaseBackbone):
+    """Vision KAN: a hierarchy of attention-free blocks around a Kolmogorov-Arnold token mixer.
+
+    One class for classification, detection and segmentation: images of any size and aspect ratio from 32 pixels up,
+    one map for each of ``out_indices``. Stages behind the last of them are not built.
+
+    Args:
+        arch (str | dict): A name in :attr:`arch_settings`, or a dict with ``depths`` and ``embed_dims``, a number for
+            each stage. Defaults to 'small'.
+        img_size (int | tuple[int, int]): Image size, or height and width, in pixels, that the global step's native
+            grids are made for. Images of other sizes are taken all the same. Defaults to 224.
+        in_channels (int): Channels of the image. Defaults to 3.
+        token_mixer (dict): Config of the token mixer, a type registered in MMPretrain.
+            Defaults to ``dict(type='MultiPatchRBFKAN', patch_size=7, num_grids=8, rank=64)``.
+        mlp_ratio (float): Hidden channels of the MLP over the stage's channels. Defaults to 4.
+        stem (dict): ``kernel_size``, ``stride`` and ``padding`` of the first convolution, in pixels.
+            Defaults to ``dict(kernel_size=7, stride=4, padding=2)``.
+        drop_rate (float): Dropout inside the MLP. Defaults to 0.
+        drop_path_rate (float): Stochastic depth of the last block; it rises linearly from 0 at the first.
+            Defaults to 0.
+        layer_scale_init_value (float): Start value of layer scale; 0 leaves layer scale out. Defaults to 1e-5.
+        norm_cfg (dict): Config of all norms. Defaults to ``dict(type='GN', num_groups=1)``.
+        act_cfg (dict): Config of the MLP's activation. Defaults to ``dict(type='GELU')``.
+        out_indices (int | Sequence[int]): Stages to return, 0 the first, negative from the end, in this order; each
+            has a norm ``norm{i}``. Defaults to (3,).
+        frozen_stages (int): -1 freezes nothing, 0 the stem, ``k`` the stem and the first ``k`` stages with their
+            output norms. Defaults to -1.
+        norm_eval (bool): Whether batch norms stay in evaluation mode in training. Defaults to False.
+        with_cp (bool): Whether to trade time for memory by activation checkpointing of each block.
+            Defaults to False.
+        init_cfg (dict | list[dict], optional): Initialization config of MMEngine, e.g.
+            ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``. None keeps the reference release's start
+            values, which the constructor sets. Defaults to None.
+
+    Shape:
+        - Input: ``[B, in_channels, H, W]``, ``H`` and ``W`` at least 32.
+        - Output: a tuple of ``[B, C_i, ceil(H / s_i), ceil(W / s_i)]`` for ``i`` in ``out_indices``, ``s_i`` the stem's
+          stride times ``2 ** i``.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument has a value that makes no sense; the message names those that do.
+
+    Source:
+        arXiv 2601.21541; ``vik.py`` of the authors' release (commit 52c02a6), which has 'small' and 'base'. 'tiny',
+        'medium' and 'large' are this project's, the last two after PoolFormer-S36 and -M36.
+    """
+
+    arch_settings = {
+        'tiny': dict(depths=(2, 2, 4, 2), embed_dims=(32, 64, 160, 256)),
+        'small': dict(depths=(2, 2, 6, 2), embed_dims=(64, 128, 320, 512)),
+        'base': dict(depths=(4, 4, 12, 4), embed_dims=(64, 128, 320, 512)),
+        'medium': dict(depths=(6, 6, 18, 6), embed_dims=(64, 128, 320, 512)),
+        'large': dict(depths=(6, 6, 18, 6), embed_dims=(96, 192, 384, 768)),
+    }
+
+    def __init__(
+        self,
+        arch: Union[str, dict] = 'small',
+        img_size: Union[int, tuple[int, int]] = 224,
+        in_channels: int = 3,
+        token_mixer: dict = dict(type='MultiPatchRBFKAN', patch_size=7, num_grids=8, rank=64),
+        mlp_ratio: float = 4,
+        stem: dict = dict(kernel_size=7, stride=4, padding=2),
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-5,
+        norm_cfg: dict = dict(type='GN', num_groups=1),
+        act_cfg: dict = dict(type='GELU'),
+        out_indices: Union[int, Sequence[int]] = (3,),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        init_cfg=None,
+    ):
+        super().__init__(init_cfg=init_cfg)
+        self.arch = arch
+        self.depths, self.embed_dims = _check_arch(arch, self.arch_settings)
+        self.img_size = _check_img_size(img_size)
+        self.in_channels = _check_at_least('in_channels', in_channels, 1)
+        self.out_indices = _check_out_indices(out_indices, len(self.depths))
+        self.frozen_stages = _check_frozen_stages(frozen_stages, max(self.out_indices) + 1)
+        self.norm_eval = norm_eval
+        for name, rate in (('drop_rate', drop_rate), ('drop_path_rate', drop_path_rate)):
+            if not 0 <= rate < 1:
+                raise ValueError(f'{name}={rate} must be in [0, 1)')
+        if mlp_ratio <= 0:
+            raise ValueError(f'mlp_ratio={mlp_ratio} must be positive')
+        if layer_scale_init_value < 0:
+            raise ValueError(f'layer_scale_init_value={layer_scale_init_value} must be 0 (no layer scale) or positive')
+
+        self.stem = Stem(in_channels, self.embed_dims[0], **stem)
+        strides = [self.stem.stride * 2**i for i in range(len(self.depths))]
+        # Rounded up as the maps are: an image of the native size then always has the native grid.
+        grid_sizes = [tuple(-(-side // stride) for side in self.img_size) for stride in strides]
+        drop_path_rates = torch.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+
+        self.stages = nn.ModuleList()
+        for i in range(max(self.out_indices) + 1):
+            first = sum(self.depths[:i])
+            blocks = [
+                ViKBlock(
+                    self.embed_dims[i],
+                    grid_sizes[i],
+                    token_mixer,
+                    mlp_ratio=mlp_ratio,
+                    norm_cfg=norm_cfg,
+                    act_cfg=act_cfg,
+                    drop_rate=drop_rate,
+                    drop_path_rate=rate,
+                    layer_scale_init_value=layer_scale_init_value,
+                    with_cp=with_cp,
+                )
+                for rate in drop_path_rates[first : first + self.depths[i]]
+            ]
+            self.stages.append(ViKStage(self.embed_dims[i - 1] if i else None, self.embed_dims[i], blocks))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.embed_dims[i]))
+
+        self._register_load_state_dict_pre_hook(self._adapt_state_dict)
+        self._freeze()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of ``out_indices``.
+
+        Args:
+            x (Tensor): ``[B, in_channels, H, W]``.
+
+        Returns:
+            tuple[Tensor, ...]: ``[B, C_i, ceil(H / s_i), ceil(W / s_i)]`` for ``i`` in ``out_indices``.
+
+        Raises:
+            ValueError: If the number of dimensions or channels is wrong, or a side is less than 32.
+        """
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f'ViK takes images [B, {self.in_channels}, H, W], got {tuple(x.shape)}; '
+                'in_channels sets the number of channels'
+            )
+        if x.shape[2] < MIN_IMAGE_SIZE or x.shape[3] < MIN_IMAGE_SIZE:
+            raise ValueError(
+                f'ViK takes images from {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} pixels up, got {x.shape[2]}x{x.shape[3]}; '
+                'resize or pad them'
+            )
+        x = self.stem(x)
+        maps = {}
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.out_indices:
+                maps[i] = getattr(self, f'norm{i}')(x)
+        return tuple(maps[i] for i in self.out_indices)
+
+    def train(self, mode: bool = True) -> 'ViK':
+        """Set training mode; frozen parts, and batch norms under ``norm_eval``, stay in evaluation mode."""
+        super().train(mode)
+        if mode:
+            for module in self._frozen_modules():
+                module.eval()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Give a parameter's depth, for layer-wise learning-rate decay.
+
+        Args:
+            param_name (str): Name of the parameter in the whole model.
+            prefix (str): What precedes the backbone's own names, e.g. ``'backbone.'``. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The parameter's depth and the number of depths. The stem has 0, block ``k`` of the whole
+            network ``k + 1``, a down-sampling convolution the depth of the block behind it; output norms, and
+            whatever lies outside the backbone, have the last.
+        """
+        num_layers = sum(self.depths) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        name = param_name[len(prefix) :]
+        if name.startswith('stem.'):
+            return 0, num_layers
+        if match := re.match(r'stages\.(\d+)\.(?:downsample|blocks\.(\d+))\.', name):
+            stage, block = int(match[1]), int(match[2] or 0)
+            return sum(self.depths[:stage]) + block + 1, num_layers
+        return num_layers - 1, num_layers
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        frozen = [self.stem, *self.stages[: self.frozen_stages]]
+        return frozen + [getattr(self, f'norm{i}') for i in self.out_indices if i < self.frozen_stages]
+
+    def _freeze(self):
+        for module in self._frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
+
+    def _adapt_state_dict(self, state_dict, prefix, *_):
+        """Refuse a checkpoint of another arch; resample the global maps of one made at another ``img_size``."""
+        own = self.state_dict()
+        found = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        self._check_same_arch(found, own)
+
+        resampled = []
+        for key in found:
+            if not key.endswith('.global_in') or key not in own or found[key].shape == own[key].shape:
+                continue
+            mixer = self.get_submodule(key.removesuffix('.global_in'))
+            key_out = key.removesuffix('in') + 'out'
+            maps = (found[key], found.get(key_out))
+            if maps[1] is None or maps[0].shape[0] != effective_rank(mixer.rank, tuple(maps[0].shape[1:])):
+                continue  # another rank, not another size: load_state_dict says so
+            new_maps = resample_global_maps(*maps, mixer.grid_size, mixer.rank)
+            state_dict[prefix + key], state_dict[prefix + key_out] = new_maps
+            resampled.append(tuple(maps[0].shape[1:]))
+        if resampled:
+            print_log(
+                f'{len(resampled)} global maps of the checkpoint, made for a first grid of {resampled[0]}, were '
+                f'resampled to img_size={self.img_size}',
+                logger='current',
+            )
+
+    def _check_same_arch(self, found: dict[str, Tensor], own: dict[str, Tensor]):
+        theirs, ours = _describe_arch(found), _describe_arch(own)
+        for stage in theirs.keys() & ours.keys():
+            if theirs[stage] != ours[stage]:
+                name = next((n for n, s in self.arch_settings.items() if _matches(theirs, s)), 'of no known name')
+                raise ValueError(
+                    f'the checkpoint is of another arch ({name}): in stage {stage} it has (blocks, channels) = '
+                    f'{theirs[stage]}, this ViK (arch={self.arch!r}) has {ours[stage]}; set arch to the checkpoint\'s'
+                )
+
+
+def _describe_arch(state_dict) -> dict[int, tuple[int, int]]:
+    """Read (blocks, channels) of each stage off the keys and shapes of a ViK state dict."""
+    stages = {}
+    for key, value in state_dict.items():
+        if match := re.match(r'stages\.(\d+)\.blocks\.(\d+)\.mlp\.fc2\.weight$', key):
+            stage, block = int(match[1]), int(match[2])
+            stages[stage] = (max(block + 1, stages.get(stage, (0,))[0]), value.shape[0])
+    return stages
+
+
+def _matches(stages: dict[int, tuple[int, int]], setting: dict) -> bool:
+    return all((setting['depths'][i], setting['embed_dims'][i]) == stage for i, stage in stages.items())
+
+
+def _check_arch(arch, settings) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if isinstance(arch, str):
+        if arch not in settings:
+            raise ValueError(
+                f'arch={arch!r} is unknown; choose one of {sorted(settings)} or give dict(depths=..., embed_dims=...)'
+            )
+        arch = settings[arch]
+    elif not isinstance(arch, dict) or set(arch) != {'depths', 'embed_dims'}:
+        raise TypeError(f'arch must be one of {sorted(settings)} or dict(depths=..., embed_dims=...), got {arch!r}')
+    depths, embed_dims = tuple(arch['depths']), tuple(arch['embed_dims'])
+    if not depths or len(depths) != len(embed_dims) or min(*depths, *embed_dims) < 1:
+        raise ValueError(f'depths and embed_dims must be equally many positive numbers, got {depths} and {embed_dims}')
+    return depths, embed_dims
+
+
+def _check_img_size(img_size) -> tuple[int, int]:
+    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    if len(size) != 2 or min(size) < MIN_IMAGE_SIZE:
+        raise ValueError(f'img_size={img_size} must be one side or (height, width), each at least {MIN_IMAGE_SIZE}')
+    return size
+
+
+def _check_at_least(name: str, value: int, least: int) -> int:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f'{name}={value!r} must be an integer of at least {least}')
+    return value
+
+
+def _check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
+    given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+    if not given or any(not isinstance(i, int) or not -num_stages <= i < num_stages for i in given):
+        raise ValueError(f'out_indices={out_indices} must be integers from 0 to {num_stages - 1}, or negative from the end')
+    indices = tuple(i % num_stages for i in given)
+    if len(set(indices)) < len(indices):
+        raise ValueError(f'out_indices={out_indices} names a stage more than once')
+    return indices
+
+
+def _check_frozen_stages(frozen_stages, num_stages: int) -> int:
+    if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages:
+        raise ValueError(
+            f'frozen_stages={frozen_stages!r} must be an integer from -1 (nothing) over 0 (the stem) to {num_stages}'
+        )
+    return frozen_stages

@@ -1,0 +1,67 @@
+"""Kolmogorov-Arnold layer with a Gaussian basis."""
+
+from typing import Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vik_mm.ops import rbf_kan
+
+# Keeps a width that training drove towards zero from dividing by zero, as in the reference release.
+WIDTH_FLOOR = 1e-6
+
+
+class RBFKANLayer(nn.Module):
+    r"""Kolmogorov-Arnold layer over learned Gaussian features of each input, beside a linear base branch.
+
+    .. math::
+        y_o = \beta_o + \sum_f v_{of}\,\mathrm{SiLU}(x_f)
+              + \sum_{f,g} w_{(f,g),o} \exp(-\tfrac12 ((x_f - \mu_{fg}) / \sigma_{fg})^2)
+
+    Args:
+        in_features (int): ``F``, size of the last input dimension.
+        out_features (int): ``O``, size of the last output dimension.
+        num_grids (int): ``G``, Gaussians per input. Defaults to 8.
+        grid_range (tuple[float, float]): First and last centre at the start, in units of the input.
+            Defaults to (-2.0, 2.0).
+        backend (str, optional): Backend of :func:`vik_mm.ops.rbf_kan`; None chooses. Defaults to None.
+
+    Shape:
+        - Input: ``[..., F]``, any floating dtype.
+        - Output: ``[..., O]``.
+
+    Raises:
+        ValueError: If ``num_grids < 2`` or ``grid_range`` does not increase.
+
+    Source:
+        arXiv 2601.21541; ``RBFKANLayer`` of the authors' ``vik.py``, with the same start values.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_grids: int = 8,
+        grid_range: tuple[float, float] = (-2.0, 2.0),
+        backend: Optional[str] = None,
+    ):
+        super().__init__()
+        if num_grids < 2:
+            raise ValueError(f'num_grids={num_grids}: the widths are set by the spacing of at least 2 Gaussians')
+        first, last = grid_range
+        if not first < last:
+            raise ValueError(f'grid_range={tuple(grid_range)} must increase')
+        self.backend = backend
+        spacing = (last - first) / (num_grids - 1)
+        self.centers = nn.Parameter(torch.linspace(first, last, num_grids).repeat(in_features, 1))
+        self.log_widths = nn.Parameter(torch.full((in_features, num_grids), spacing + WIDTH_FLOOR).log())
+        self.weight = nn.Parameter(0.1 * torch.randn(in_features * num_grids, out_features))
+        self.base = nn.Linear(in_features, out_features)
+        nn.init.trunc_normal_(self.base.weight, std=0.02)
+        nn.init.zeros_(self.base.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., F]`` to ``[..., O]``."""
+        widths = self.log_widths.exp() + WIDTH_FLOOR
+        return rbf_kan(x, self.centers, widths, self.weight, backend=self.backend) + self.base(F.silu(x))

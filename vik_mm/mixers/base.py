@@ -1,0 +1,68 @@
+"""What a backbone asks of a token mixer."""
+
+import inspect
+
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import nn
+
+
+class TokenMixer(BaseModule):
+    """Base of the token mixers: mixes the pixels of a map and keeps its shape.
+
+    To add one, subclass, keep the first two arguments, register it in ``mmpretrain.registry.MODELS``, and name it in
+    ``ViK(token_mixer=dict(type=...))``. All parameters must exist after ``__init__``, and maps of every size must be
+    taken.
+
+    Args:
+        embed_dims (int): Channels ``C`` of the map.
+        grid_size (tuple[int, int]): Height and width of the map at the backbone's ``img_size``.
+        init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
+
+    Shape:
+        - Input and output: ``[B, C, H, W]``.
+    """
+
+    def __init__(self, embed_dims: int, grid_size: tuple[int, int], init_cfg=None):
+        super().__init__(init_cfg=init_cfg)
+        self.embed_dims = embed_dims
+        self.grid_size = grid_size
+
+
+def build_token_mixer(cfg: dict, embed_dims: int, grid_size: tuple[int, int]) -> nn.Module:
+    """Build a token mixer from its config, whatever package the surrounding config belongs to.
+
+    Args:
+        cfg (dict): ``type``, the name of a mixer in MMPretrain's registry, and the mixer's own options.
+        embed_dims (int): Channels ``C`` of the map.
+        grid_size (tuple[int, int]): Height and width of the map at the backbone's ``img_size``.
+
+    Returns:
+        nn.Module: The mixer.
+
+    Raises:
+        TypeError: If ``cfg`` is no dict with a ``type``, or has an option that the mixer does not know.
+        ValueError: If the type is not registered, or the mixer refuses a value.
+    """
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise TypeError(f"token_mixer must be a dict such as dict(type='MultiPatchRBFKAN'), got {cfg!r}")
+    options = dict(cfg)
+    kind = options.pop('type')
+    mixer = MODELS.get(kind) if isinstance(kind, str) else kind
+    if mixer is None:
+        raise ValueError(f'token mixer {kind!r} is unknown; registered are {_known_mixers()}')
+    parameters = inspect.signature(mixer).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    allowed = set(parameters) - {'embed_dims', 'grid_size'}
+    if not takes_any and (unknown := sorted(set(options) - allowed)):
+        raise TypeError(
+            f'token mixer {kind!r} has no option {unknown}; it takes {sorted(allowed)}. '
+            'A config that replaces an inherited mixer needs _delete_=True in the new token_mixer'
+        )
+    return mixer(embed_dims=embed_dims, grid_size=grid_size, **options)
+
+
+def _known_mixers() -> list[str]:
+    return sorted(
+        name for name, item in MODELS.module_dict.items() if inspect.isclass(item) and issubclass(item, TokenMixer)
+    )
