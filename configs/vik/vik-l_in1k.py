@@ -1,0 +1,9 @@
+# ViK-Large on ImageNet-1K, the recipe of ViK-Small.
+#   tools/dist_train.sh configs/vik/vik-l_in1k.py 8
+# 8 GPUs x 128 images, 310 epochs. An arch of this project; not trained here, no result is known.
+_base_ = 'vik-s_in1k.py'
+
+model = dict(
+    backbone=dict(arch='large', drop_path_rate=0.3, layer_scale_init_value=1e-6),
+    head=dict(in_channels=768),
+)

@@ -1,0 +1,149 @@
+"""From a config file and a command line to a config that fits this machine.
+
+MMEngine's launchers expect a GPU. Where there is none, these functions make the process group themselves and take out
+what needs one; each change is logged.
+"""
+
+import os
+from pathlib import Path
+from typing import Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_distributed, is_main_process
+from mmengine.logging import print_log
+
+from .checkpoint import check_checkpoint_file
+
+# What Slurm calls the variables that torch.distributed reads.
+_SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
+
+
+def load_config(path: str, options: Optional[dict] = None, work_dir: Optional[str] = None) -> Config:
+    """Read a config file and put the command line's settings over it.
+
+    Args:
+        path (str): The config file.
+        options (dict, optional): Values of ``--cfg-options``. Defaults to None.
+        work_dir (str, optional): Where logs and checkpoints go; None takes the config's, or
+            ``work_dirs/<name of the config>``. Defaults to None.
+
+    Returns:
+        Config: The config, with ``work_dir`` set.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if not Path(path).is_file() and '::' not in path:
+        raise FileNotFoundError(f'config {path} does not exist')
+    cfg = Config.fromfile(path)
+    if options:
+        cfg.merge_from_dict(options)
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+    if cfg.get('default_scope') == 'mmpretrain':
+        # MMPretrain's own configs leave this to its tools; without it batches come as lists.
+        for split in ('train', 'val', 'test'):
+            if loader := cfg.get(f'{split}_dataloader'):
+                loader.setdefault('collate_fn', dict(type='default_collate'))
+    return cfg
+
+
+def init_distributed(cfg: Config, launcher: str) -> None:
+    """Prepare the config, and without a GPU the process group, for a launcher.
+
+    Args:
+        cfg (Config): Changed in place: ``launcher``, and on the CPU ``model_wrapper_cfg``.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Raises:
+        ValueError: If the launcher's environment variables are missing.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none' or torch.cuda.is_available() or is_distributed():
+        return
+    if launcher == 'slurm':
+        for name, source in _SLURM.items():
+            if source in os.environ:
+                os.environ.setdefault(name, os.environ[source])
+        os.environ.setdefault('MASTER_ADDR', os.environ.get('SLURM_LAUNCH_NODE_IPADDR', '127.0.0.1'))
+        os.environ.setdefault('MASTER_PORT', '29500')
+    missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f'--launcher {launcher} needs {", ".join(missing)} in the environment; '
+            'start through tools/dist_train.sh, tools/slurm_train.sh or torchrun'
+        )
+    torch.distributed.init_process_group('gloo')
+    # DDP on the CPU must be given no devices, and MMEngine gives it LOCAL_RANK.
+    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
+    cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {}), 'device_ids': None}
+    print_log('no GPU: the processes talk through gloo', logger='current')
+
+
+def fit_to_machine(cfg: Config) -> None:
+    """Take out of a config what this machine cannot do, and log it.
+
+    Args:
+        cfg (Config): Changed in place. Without a GPU: float32 for mixed precision, no pinned memory, no
+            ``persistent_workers`` where ``num_workers`` is 0.
+    """
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if not loader:
+            continue
+        if not torch.cuda.is_available():
+            loader.pin_memory = False
+        if loader.get('num_workers', 0) == 0:
+            loader.persistent_workers = False
+    if torch.cuda.is_available():
+        return
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper and wrapper.get('type') == 'AmpOptimWrapper':
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+        wrapper.type = 'OptimWrapper'
+        print_log('no GPU: training in float32 instead of mixed precision', logger='current')
+
+
+def resolve_resume(cfg: Config, resume: Optional[str]) -> None:
+    """Decide what ``--resume`` resumes from.
+
+    Args:
+        cfg (Config): Changed in place: ``resume`` and ``load_from``.
+        resume (str, optional): None for no ``--resume``, 'auto' for the newest checkpoint of ``cfg.work_dir``, or a
+            checkpoint file. With 'auto' and nothing to resume, training starts fresh, and the log says so.
+
+    Raises:
+        FileNotFoundError: If the file, or the one that the work dir names as its newest, does not exist.
+        ValueError: If the file is truncated, or no checkpoint.
+    """
+    if resume is not None:
+        cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
+    if cfg.get('resume') and cfg.get('load_from') is None:
+        cfg.load_from = _newest_checkpoint(Path(cfg.work_dir))
+        if cfg.load_from is None:
+            cfg.resume = False
+            print_log(f'nothing to resume in {cfg.work_dir}: training starts fresh', logger='current')
+    if cfg.get('load_from') and '://' not in cfg.load_from:
+        check_checkpoint_file(cfg.load_from)
+    if cfg.get('resume') and is_main_process():
+        print_log(f'resuming from {cfg.load_from}', logger='current')
+
+
+def _newest_checkpoint(work_dir: Path) -> Optional[str]:
+    record = work_dir / 'last_checkpoint'
+    if not record.is_file():
+        return None
+    named = Path(record.read_text().strip())
+    # The record holds the path at the time of writing; a work dir may have moved since.
+    here = work_dir / named.name
+    for path in (named, here):
+        if path.is_file():
+            return str(path)
+    raise FileNotFoundError(
+        f'{record} names {named} as the newest checkpoint, which does not exist; '
+        f'name another with --resume FILE, or delete {record} to start fresh'
+    )
