@@ -1,21 +1,25 @@
 """Train a model of any task; the config's ``default_scope`` says which package it belongs to."""
 
 import argparse
-import os
 import sys
 
-from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.engine import check_datasets, fit_to_machine, init_distributed, load_config, resolve_resume
+from vik_mm.engine import (
+    add_launch_arguments,
+    check_datasets,
+    fit_to_machine,
+    init_distributed,
+    load_config,
+    resolve_resume,
+)
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go; default work_dirs/<config name>')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -23,19 +27,12 @@ def parse_args(argv=None):
         metavar='auto|FILE',
         help='carry on from a checkpoint; without a file, from the newest in the work dir',
     )
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale the learning rate by batch size / base_batch_size'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_launch_arguments(parser)
+    return parser.parse_args(argv)
 
 
 def prepare(args):
@@ -51,7 +48,7 @@ def prepare(args):
             raise ValueError(f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}')
         cfg.auto_scale_lr.enable = True
     check_datasets(cfg, splits=('train', 'val'))
-    init_distributed(cfg, args.launcher)
+    init_distributed(cfg, args.launcher, args.local_rank)
     resolve_resume(cfg, args.resume)
     fit_to_machine(cfg)
     return cfg

@@ -1,6 +1,6 @@
 """Vision KAN for dense prediction on MMEngine; importing this registers all there is."""
 
-from . import datasets, mixers  # noqa: F401  register
+from . import datasets, engine, mixers  # noqa: F401  register
 from .backbones import ViK
 from .version import __version__
 

@@ -2,9 +2,12 @@
 
 from .checkpoint import check_checkpoint_file, read_checkpoint, unwrap_state_dict
 from .data_check import check_datasets
-from .launch import fit_to_machine, init_distributed, load_config, resolve_resume
+from .launch import add_launch_arguments, fit_to_machine, init_distributed, load_config, resolve_resume
+from .progress_hook import ProgressHook
 
 __all__ = [
+    'ProgressHook',
+    'add_launch_arguments',
     'check_checkpoint_file',
     'check_datasets',
     'fit_to_machine',

@@ -4,12 +4,13 @@ MMEngine's launchers expect a GPU. Where there is none, these functions make the
 what needs one; each change is logged.
 """
 
+import argparse
 import os
 from pathlib import Path
 from typing import Optional
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import print_log
 
@@ -17,6 +18,24 @@ from .checkpoint import check_checkpoint_file
 
 # What Slurm calls the variables that torch.distributed reads.
 _SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what training and testing take alike, under the names that users of the mm packages know.
+
+    Args:
+        parser (ArgumentParser): Changed in place.
+    """
+    parser.add_argument('--work-dir', help='where logs and checkpoints go; default work_dirs/<config name>')
+    parser.add_argument('--amp', action='store_true', help='run in mixed precision')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch passes this to its scripts; torchrun sets LOCAL_RANK instead.
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, default=int(os.environ.get('LOCAL_RANK', 0)), help=argparse.SUPPRESS
+    )
 
 
 def load_config(path: str, options: Optional[dict] = None, work_dir: Optional[str] = None) -> Config:
@@ -51,17 +70,19 @@ def load_config(path: str, options: Optional[dict] = None, work_dir: Optional[st
     return cfg
 
 
-def init_distributed(cfg: Config, launcher: str) -> None:
+def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
     """Prepare the config, and without a GPU the process group, for a launcher.
 
     Args:
         cfg (Config): Changed in place: ``launcher``, and on the CPU ``model_wrapper_cfg``.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        local_rank (int): The process's number on this machine, where the environment does not tell. Defaults to 0.
 
     Raises:
         ValueError: If the launcher's environment variables are missing.
     """
     cfg.launcher = launcher
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
     if launcher == 'none' or torch.cuda.is_available() or is_distributed():
         return
     if launcher == 'slurm':
@@ -100,6 +121,8 @@ def fit_to_machine(cfg: Config) -> None:
             loader.persistent_workers = False
     if torch.cuda.is_available():
         return
+    if cfg.get('test_cfg') and cfg.test_cfg.pop('fp16', False):
+        print_log('no GPU: testing in float32 instead of mixed precision', logger='current')
     wrapper = cfg.get('optim_wrapper')
     if wrapper and wrapper.get('type') == 'AmpOptimWrapper':
         for key in ('loss_scale', 'dtype', 'use_fsdp'):

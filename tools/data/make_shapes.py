@@ -1,0 +1,28 @@
+"""Write the built-in data set of geometric shapes in the layouts of ImageNet, COCO and ADE20K."""
+
+import argparse
+import sys
+
+from vik_mm.datasets.shapes import LAYOUTS, write_shapes
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('root', help='folder to write')
+    parser.add_argument('--layouts', nargs='+', choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument('--train', type=int, default=4000, help='scenes to train on')
+    parser.add_argument('--val', type=int, default=500, help='scenes to validate on')
+    parser.add_argument('--test', type=int, default=1000, help='scenes to test on')
+    parser.add_argument('--size', type=int, default=64, help='side of the pictures in pixels')
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    counts = dict(train=args.train, val=args.val, test=args.test)
+    try:
+        root = write_shapes(args.root, counts, args.layouts, size=args.size, seed=args.seed)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f'error: {error}')
+    print(f'{sum(counts.values())} scenes as {", ".join(args.layouts)} in {root}')
+
+
+if __name__ == '__main__':
+    main()

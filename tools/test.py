@@ -1,0 +1,81 @@
+"""Test a model of any task; the config's ``default_scope`` says which package it belongs to."""
+
+import argparse
+import sys
+
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
+from vik_mm.engine import (
+    add_launch_arguments,
+    check_checkpoint_file,
+    check_datasets,
+    fit_to_machine,
+    init_distributed,
+    load_config,
+)
+
+# How each package's visualization hook is told to draw into a folder.
+DRAW = {
+    'mmpretrain': lambda folder: dict(enable=True, interval=1, out_dir=folder),
+    'mmdet': lambda folder: dict(draw=True, test_out_dir=folder),
+    'mmseg': lambda folder: dict(draw=True, interval=1),
+}
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
+    parser.add_argument('--show-dir', help='draw the predictions into pictures in this folder')
+    add_launch_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def prepare(args):
+    """Make the config that goes to the Runner."""
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    check_checkpoint_file(args.checkpoint)
+    check_datasets(cfg, splits=('test',))
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out {args.out} must end in .pkl')
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show_dir:
+        scope = cfg.get('default_scope')
+        if scope not in DRAW or 'visualization' not in cfg.get('default_hooks', {}):
+            raise ValueError(
+                f'--show-dir needs default_hooks.visualization and a default_scope of {sorted(DRAW)} in the config'
+            )
+        cfg.default_hooks.visualization.update(DRAW[scope](args.show_dir))
+        if scope == 'mmseg':
+            cfg.visualizer.save_dir = args.show_dir
+    # The weights are loaded strictly below.
+    cfg.load_from, cfg.resume = None, False
+    init_distributed(cfg, args.launcher, args.local_rank)
+    fit_to_machine(cfg)
+    return cfg
+
+
+def main():
+    args = parse_args()
+    try:
+        cfg = prepare(args)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    try:
+        # Strict: with a weight missing, the figures that come out would be those of no model.
+        runner.load_checkpoint(args.checkpoint, strict=True)
+    except (RuntimeError, ValueError) as error:
+        sys.exit(f'error: {args.checkpoint} does not fit {args.config}: {error}')
+    if args.out:
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()
