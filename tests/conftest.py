@@ -95,3 +95,29 @@ def run_tool(tmp_path):
         return result
 
     return run
+
+
+@pytest.fixture(scope='session')
+def shapes_folder(tmp_path_factory):
+    from vik_mm.datasets.shapes import write_shapes
+
+    return write_shapes(tmp_path_factory.mktemp('data') / 'shapes', dict(train=16, val=8, test=8))
+
+
+@pytest.fixture
+def shapes_config(tmp_path, shapes_folder):
+    """The demo's config on a handful of scenes: one epoch of four iterations."""
+    path = tmp_path / 'vik_shapes.py'
+    data = f"dataset=dict(data_root='{shapes_folder}/imagenet')"
+    path.write_text(
+        f"""_base_ = '{ROOT}/configs/vik/vik-demo_shapes.py'
+train_dataloader = dict(batch_size=4, num_workers=0, {data})
+val_dataloader = dict(batch_size=8, num_workers=0, {data})
+test_dataloader = dict(batch_size=8, num_workers=0, {data})
+train_cfg = dict(max_epochs=1)
+param_scheduler = [dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True)]
+default_hooks = dict(logger=dict(interval=1))
+randomness = dict(seed=0)
+"""
+    )
+    return path

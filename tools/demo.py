@@ -11,7 +11,7 @@ from rich.console import Console
 
 from vik_mm.datasets.shapes import write_shapes
 
-CONFIG = 'configs/vik/vik-t_shapes.py'
+CONFIG = 'configs/vik/vik-demo_shapes.py'
 SCENES = dict(train=8000, val=500, test=1000)
 DATA = 'data/shapes_demo'
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def draw_predictions(work_dir: Path, checkpoint: Path, count: int = 24) -> Path:
         truths=[file.parent.name for file in files],
         predictions=[result['pred_class'] for result in results],
         scores=[result['pred_score'] for result in results],
-        title='ViK-Tiny on test images of the built-in shapes',
+        title='ViK on test images of the built-in shapes',
     )
 
 
@@ -60,14 +60,13 @@ def main():
     options = [f'{split}_dataloader.dataset.data_root={DATA}/imagenet' for split in SCENES]
     options = ['--work-dir', str(work_dir), '--cfg-options', 'randomness.seed=0', *options]
     run('train.py', CONFIG, *options)
+    log = max(work_dir.glob('*/*.log'), key=lambda file: file.stat().st_mtime)
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     console.rule('3/4  test of the saved checkpoint')
     run('test.py', CONFIG, str(checkpoint), *options)
     console.rule('4/4  predictions')
     picture = draw_predictions(work_dir, checkpoint)
-
-    log = max(work_dir.glob('*/*.log'), key=lambda file: file.stat().st_mtime)
-    console.print(f'log          {log}\ncheckpoint   {checkpoint}\npredictions  {picture}', soft_wrap=True)
+    console.print(f'\nlog          {log}\ncheckpoint   {checkpoint}\npredictions  {picture}', soft_wrap=True)
 
 
 if __name__ == '__main__':

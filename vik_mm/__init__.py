@@ -1,7 +1,14 @@
 """Vision KAN for dense prediction on MMEngine; importing this registers all there is."""
 
-from . import datasets, engine, mixers  # noqa: F401  register
-from .backbones import ViK
-from .version import __version__
+from .compat.packages import require_mm_packages
+
+require_mm_packages()
+
+from . import datasets, engine, mixers  # noqa: E402, F401  register
+from .backbones import ViK  # noqa: E402
+from .model_index import register_model_index  # noqa: E402
+from .version import __version__  # noqa: E402
+
+register_model_index()
 
 __all__ = ['ViK', '__version__']

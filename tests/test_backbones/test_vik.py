@@ -38,9 +38,7 @@ def test_other_packages_reach_it_through_the_scope(scope):
     assert isinstance(model, vik_mm.ViK)
 
 
-@pytest.mark.parametrize(
-    ('arch', 'millions'), [('small', 13.672188), ('base', 24.903)], ids=['small', 'base']
-)
+@pytest.mark.parametrize(('arch', 'millions'), [('small', 13.672188), ('base', 24.903)], ids=['small', 'base'])
 def test_parameter_count_is_the_releases(make_classifier, arch, millions):
     count = sum(p.numel() for p in make_classifier(arch=arch).parameters())
     assert count == pytest.approx(millions * 1e6, abs=500 if arch == 'base' else 0)
@@ -158,7 +156,9 @@ def test_frozen_stages_stay_put_and_minus_one_freezes_nothing(make_vik, frozen_s
 
     model.train()
     assert {n for n, m in model.named_modules() if n and not m.training and not any(m.children())} == {
-        n for n, m in model.named_modules() if n and (n + '.').startswith(tuple(frozen or ['-'])) and not any(m.children())
+        n
+        for n, m in model.named_modules()
+        if n and (n + '.').startswith(tuple(frozen or ['-'])) and not any(m.children())
     }
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad] or [nn.Parameter()], lr=0.1)

@@ -66,7 +66,9 @@ def test_conversion_names_missing_unknown_and_misshapen_weights(golden, make_cla
     weights['extra.weight'] = torch.zeros(1)
     weights['norm.weight'] = torch.zeros(7)
     del weights['network.0.0.mlp.fc1.bias']
-    with pytest.raises(ValueError, match=r'missing are network\.0\.0\.mlp\.fc1\.bias.*unknown are extra\.weight.*\(7,\)'):
+    with pytest.raises(
+        ValueError, match=r'missing are network\.0\.0\.mlp\.fc1\.bias.*unknown are extra\.weight.*\(7,\)'
+    ):
         from_reference(weights, template)
 
 

@@ -109,9 +109,7 @@ class TestDataCheck:
             check_datasets(cfg)
 
     def test_looks_for_annotation_files_and_prefixes(self, tmp_path):
-        coco = dict(
-            type='CocoDataset', split=None, ann_file='annotations/a.json', data_prefix=dict(img='train2017/')
-        )
+        coco = dict(type='CocoDataset', split=None, ann_file='annotations/a.json', data_prefix=dict(img='train2017/'))
         (tmp_path / 'train2017').mkdir()
         with pytest.raises(FileNotFoundError, match=r'annotations/a\.json'):
             check_datasets(self.config(tmp_path, **coco))

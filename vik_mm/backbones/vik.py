@@ -4,10 +4,9 @@ Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the ma
 """
 
 import re
-from typing import Optional, Sequence, Union
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath, build_activation_layer
 from mmengine.logging import print_log
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -130,11 +129,9 @@ class ViKStage(nn.Module):
         - Output: ``[B, C, ceil(H / 2), ceil(W / 2)]``; ``[B, C, H, W]`` in the first stage.
     """
 
-    def __init__(self, in_dims: Optional[int], embed_dims: int, blocks: Sequence[ViKBlock]):
+    def __init__(self, in_dims: int | None, embed_dims: int, blocks: Sequence[ViKBlock]):
         super().__init__()
-        self.downsample = (
-            nn.Identity() if in_dims is None else nn.Conv2d(in_dims, embed_dims, 3, stride=2, padding=1)
-        )
+        self.downsample = nn.Identity() if in_dims is None else nn.Conv2d(in_dims, embed_dims, 3, stride=2, padding=1)
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -201,8 +198,8 @@ class ViK(BaseBackbone):
 
     def __init__(
         self,
-        arch: Union[str, dict] = 'small',
-        img_size: Union[int, tuple[int, int]] = 224,
+        arch: str | dict = 'small',
+        img_size: int | tuple[int, int] = 224,
         in_channels: int = 3,
         token_mixer: dict = dict(type='MultiPatchRBFKAN', patch_size=7, num_grids=8, rank=64),
         mlp_ratio: float = 4,
@@ -212,7 +209,7 @@ class ViK(BaseBackbone):
         layer_scale_init_value: float = 1e-5,
         norm_cfg: dict = dict(type='GN', num_groups=1),
         act_cfg: dict = dict(type='GELU'),
-        out_indices: Union[int, Sequence[int]] = (3,),
+        out_indices: int | Sequence[int] = (3,),
         frozen_stages: int = -1,
         norm_eval: bool = False,
         with_cp: bool = False,
@@ -373,7 +370,7 @@ class ViK(BaseBackbone):
                 name = next((n for n, s in self.arch_settings.items() if _matches(theirs, s)), 'of no known name')
                 raise ValueError(
                     f'the checkpoint is of another arch ({name}): in stage {stage} it has (blocks, channels) = '
-                    f'{theirs[stage]}, this ViK (arch={self.arch!r}) has {ours[stage]}; set arch to the checkpoint\'s'
+                    f"{theirs[stage]}, this ViK (arch={self.arch!r}) has {ours[stage]}; set arch to the checkpoint's"
                 )
 
 
@@ -422,7 +419,9 @@ def _check_at_least(name: str, value: int, least: int) -> int:
 def _check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
     given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
     if not given or any(not isinstance(i, int) or not -num_stages <= i < num_stages for i in given):
-        raise ValueError(f'out_indices={out_indices} must be integers from 0 to {num_stages - 1}, or negative from the end')
+        raise ValueError(
+            f'out_indices={out_indices} must be integers from 0 to {num_stages - 1}, or negative from the end'
+        )
     indices = tuple(i % num_stages for i in given)
     if len(set(indices)) < len(indices):
         raise ValueError(f'out_indices={out_indices} names a stage more than once')

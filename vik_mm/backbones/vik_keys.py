@@ -125,7 +125,9 @@ def describe_reference(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ..
         raise ValueError(
             f'this is no ViK of the release: no network.*.*.mlp.fc2.weight among its keys {_few(sorted(state_dict))}'
         )
-    return dict(depths=tuple(depths[i] for i in sorted(depths)), embed_dims=tuple(embed_dims[i] for i in sorted(depths)))
+    return dict(
+        depths=tuple(depths[i] for i in sorted(depths)), embed_dims=tuple(embed_dims[i] for i in sorted(depths))
+    )
 
 
 def _flatten(key: str, value: Tensor) -> Tensor:

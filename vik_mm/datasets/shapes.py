@@ -1,17 +1,17 @@
 """The built-in data set: scenes of geometric shapes, drawn from a seed, for demos and tests of all three tasks.
 
 A scene holds one large shape, its class, and smaller shapes of any class that may overlap it. Ground and shapes have
-random colours and textures, and noise lies over all, so that colour, size, place, angle and texture say nothing about
-the class: only outlines do.
+random colours and textures, and noise lies over all, so that colour, size, place and texture say nothing about the
+class: only outlines do.
 """
 
 import json
 import math
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Union
 
 import cv2
 import numpy as np
@@ -43,7 +43,7 @@ def _crescent() -> np.ndarray:
 def _heart() -> np.ndarray:
     t = np.linspace(0, 2 * math.pi, 60, endpoint=False)
     x = 16 * np.sin(t) ** 3
-    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    y = -13 * np.cos(t) + 5 * np.cos(2 * t) + 2 * np.cos(3 * t) + np.cos(4 * t)
     return np.stack([x, y], axis=1) / 17
 
 
@@ -62,8 +62,8 @@ _OUTLINES = {
     'heart': [_heart()],
     'ring': [_polar(np.ones(60)), _polar(np.full(60, 0.55))],
     'square': [_polar(np.ones(4), math.pi / 4)],
-    'star': [_polar(np.tile([1.0, 0.42], 5))],
-    'triangle': [_polar(np.ones(3))],
+    'star': [_polar(np.tile([1.0, 0.42], 5), -math.pi / 2)],
+    'triangle': [_polar(np.ones(3), -math.pi / 2)],
 }
 CLASSES = tuple(sorted(_OUTLINES))
 
@@ -83,7 +83,7 @@ class Scene:
     labels: np.ndarray
 
 
-def draw_scene(seed: Union[int, Iterable[int]], size: int = 64, max_distractors: int = 2) -> Scene:
+def draw_scene(seed: int | Iterable[int], size: int = 64, max_distractors: int = 2) -> Scene:
     """Draw a scene.
 
     Args:
@@ -161,7 +161,7 @@ def _coverage(rng, name: str, radius: float, size: int) -> np.ndarray:
 
 
 def write_shapes(
-    root: Union[str, os.PathLike],
+    root: str | os.PathLike,
     num_scenes: dict[str, int],
     layouts: Iterable[str] = LAYOUTS,
     size: int = 64,
@@ -233,7 +233,10 @@ class _ImageNetWriter:
         _write_image(self.root / split / CLASSES[scene.labels[0]] / f'{index:06d}.png', scene.image)
 
     def finish(self):
-        pass
+        # Readers number classes by folder: one that no scene fell into must be there all the same.
+        for split in self.root.iterdir():
+            for name in CLASSES:
+                (split / name).mkdir(exist_ok=True)
 
 
 class _CocoWriter:

@@ -5,13 +5,13 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def check_checkpoint_file(path: Union[str, os.PathLike]) -> None:
+def check_checkpoint_file(path: str | os.PathLike) -> None:
     """Make sure that a file is there and is a whole PyTorch checkpoint, without reading its weights.
 
     Args:
@@ -35,7 +35,7 @@ def check_checkpoint_file(path: Union[str, os.PathLike]) -> None:
             )
 
 
-def read_checkpoint(path: Union[str, os.PathLike]) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     """Read a checkpoint on the CPU without running anything that it holds.
 
     Args:
@@ -63,7 +63,7 @@ def read_checkpoint(path: Union[str, os.PathLike]) -> dict[str, Any]:
     return checkpoint
 
 
-def unwrap_state_dict(checkpoint: dict[str, Any], prefer_ema: bool = True) -> tuple[dict[str, Tensor], Optional[str]]:
+def unwrap_state_dict(checkpoint: dict[str, Any], prefer_ema: bool = True) -> tuple[dict[str, Tensor], str | None]:
     """Find the weights in what a training script saved.
 
     Args:

@@ -7,7 +7,6 @@ what needs one; each change is logged.
 import argparse
 import os
 from pathlib import Path
-from typing import Optional
 
 import torch
 from mmengine.config import Config, DictAction
@@ -38,7 +37,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(path: str, options: Optional[dict] = None, work_dir: Optional[str] = None) -> Config:
+def load_config(path: str, options: dict | None = None, work_dir: str | None = None) -> Config:
     """Read a config file and put the command line's settings over it.
 
     Args:
@@ -131,7 +130,7 @@ def fit_to_machine(cfg: Config) -> None:
         print_log('no GPU: training in float32 instead of mixed precision', logger='current')
 
 
-def resolve_resume(cfg: Config, resume: Optional[str]) -> None:
+def resolve_resume(cfg: Config, resume: str | None) -> None:
     """Decide what ``--resume`` resumes from.
 
     Args:
@@ -156,7 +155,7 @@ def resolve_resume(cfg: Config, resume: Optional[str]) -> None:
         print_log(f'resuming from {cfg.load_from}', logger='current')
 
 
-def _newest_checkpoint(work_dir: Path) -> Optional[str]:
+def _newest_checkpoint(work_dir: Path) -> str | None:
     record = work_dir / 'last_checkpoint'
     if not record.is_file():
         return None

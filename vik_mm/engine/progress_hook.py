@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from typing import Optional
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -21,7 +20,7 @@ class ProgressHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self):
-        self._progress: Optional[Progress] = None
+        self._progress: Progress | None = None
         self._metrics = ''
 
     def before_train(self, runner):

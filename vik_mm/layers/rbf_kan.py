@@ -1,7 +1,5 @@
 """Kolmogorov-Arnold layer with a Gaussian basis."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,7 +42,7 @@ class RBFKANLayer(nn.Module):
         out_features: int,
         num_grids: int = 8,
         grid_range: tuple[float, float] = (-2.0, 2.0),
-        backend: Optional[str] = None,
+        backend: str | None = None,
     ):
         super().__init__()
         if num_grids < 2:

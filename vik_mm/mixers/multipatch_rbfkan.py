@@ -4,7 +4,6 @@ Shape letters: ``B`` images, ``C`` channels, ``P`` patch side, ``N`` pixels of t
 """
 
 import math
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +61,7 @@ class MultiPatchRBFKAN(TokenMixer):
         rank: int = 64,
         axis_mix: bool = True,
         global_mix: bool = True,
-        backend: Optional[str] = None,
+        backend: str | None = None,
         init_cfg=None,
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)

@@ -1,14 +1,14 @@
 """Predictions beside the truth."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence, Union
 
 import numpy as np
 
 
 def draw_class_predictions(
-    path: Union[str, os.PathLike],
+    path: str | os.PathLike,
     images: Sequence[np.ndarray],
     truths: Sequence[str],
     predictions: Sequence[str],

@@ -1,6 +1,6 @@
 """Linear map of learned Gaussian features, the operator at the heart of ViK."""
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,9 +17,7 @@ class Backend(NamedTuple):
     reason: str
 
 
-def rbf_kan_backend(
-    x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, backend: Optional[str] = None
-) -> Backend:
+def rbf_kan_backend(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, backend: str | None = None) -> Backend:
     """Tell which backend :func:`rbf_kan` runs on these tensors, and why.
 
     Args:
@@ -54,7 +52,7 @@ def rbf_kan_backend(
     return Backend('chunked', 'runs on any device and stores no basis')
 
 
-def rbf_kan(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, backend: Optional[str] = None) -> Tensor:
+def rbf_kan(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, backend: str | None = None) -> Tensor:
     r"""Map Gaussian features of each input linearly.
 
     .. math:: y_o = \sum_{f,g} w_{(f,g),o} \exp(-\tfrac12 ((x_f - \mu_{fg}) / \sigma_{fg})^2)

@@ -9,25 +9,22 @@ data_preprocessor = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='RandomFlip', prob=0.5, direction='vertical'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=64,
-    num_workers=2,
+    batch_size=32,
+    num_workers=1,
     pin_memory=True,
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type='CustomDataset', data_root='data/shapes/imagenet', data_prefix='train', pipeline=train_pipeline
-    ),
+    dataset=dict(type='CustomDataset', data_root='data/shapes/imagenet', data_prefix='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=128,
-    num_workers=2,
+    num_workers=1,
     pin_memory=True,
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
@@ -38,7 +35,7 @@ val_evaluator = dict(type='Accuracy', topk=(1, 5))
 
 test_dataloader = dict(
     batch_size=128,
-    num_workers=2,
+    num_workers=1,
     pin_memory=True,
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),

@@ -1,0 +1,83 @@
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS, TRANSFORMS
+
+import vik_mm
+
+NAMES = [
+    *(f'vik-{size}_in1k' for size in 'tsbml'),
+    *('vik-t_cifar10', 'vik-t-pooling_cifar10', 'vik-t-identity_cifar10', 'vik-t_cifar100'),
+    *('vik-demo_shapes', 'vik-s_imagenette'),
+]
+
+
+def depth_of_inheritance(path):
+    bases = re.search(r'_base_ = (\[.*?\]|\S+)', path.read_text(), re.DOTALL)
+    found = re.findall(r"'([^']+\.py)'", bases[1]) if bases else []
+    return 1 + max((depth_of_inheritance(path.parent / base) for base in found), default=0)
+
+
+def test_every_config_is_listed_here(root):
+    assert sorted(NAMES) == sorted(p.stem for p in (root / 'configs/vik').glob('*.py'))
+
+
+@pytest.fixture(params=NAMES)
+def path(request, root):
+    return root / f'configs/vik/{request.param}.py'
+
+
+def test_form(path):
+    text = path.read_text()
+    lines = text.split('\n')
+    assert len(lines) <= 40
+    assert lines[0].startswith('# ')
+    assert f'configs/vik/{path.name}' in text, 'the header says the command'
+    assert depth_of_inheritance(path) <= 4  # three levels above the leaf's own
+
+
+def test_model_trains_one_step_and_predicts(path):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    # The macro design is what is tested here; a block or two for each stage are enough of it.
+    cfg.model.data_preprocessor = cfg.data_preprocessor
+    if isinstance(cfg.model.backbone.arch, str):
+        setting = vik_mm.ViK.arch_settings[cfg.model.backbone.arch]
+        cfg.model.backbone.arch = dict(setting, depths=(1,) * len(setting['depths']))
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    size = cfg.model.backbone.img_size
+    sample = TRANSFORMS.build(dict(type='PackInputs'))(
+        dict(img=torch.zeros(size, size, 3, dtype=torch.uint8).numpy(), gt_label=3)
+    )
+    batch = dict(inputs=[sample['inputs']] * 2, data_samples=[sample['data_samples']] * 2)
+    data = model.data_preprocessor(batch, training=True)
+    losses = model(**data, mode='loss')
+    losses['loss'].backward()
+    assert losses['loss'].isfinite()
+    (first, _) = model.eval()(**model.data_preprocessor(batch), mode='predict')
+    assert first.pred_score.shape == (cfg.model.head.num_classes,)
+
+
+def test_the_imagenet_recipe_is_the_releases(root):
+    cfg = Config.fromfile(root / 'configs/vik/vik-s_in1k.py')
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-3, 0.05)
+    assert cfg.auto_scale_lr.base_batch_size == 1024 == 8 * cfg.train_dataloader.batch_size
+    warm_up, cosine = cfg.param_scheduler
+    assert (warm_up.start_factor * optimizer.lr, warm_up.end) == (pytest.approx(1e-6), 5)
+    assert (cosine.eta_min, cosine.end, cfg.train_cfg.max_epochs) == (1e-5, 300, 310)
+    assert cfg.model.backbone.drop_path_rate == 0.1
+    assert {a.type: a.alpha for a in cfg.model.train_cfg.augments} == {'Mixup': 0.8, 'CutMix': 1.0}
+    assert cfg.model.head.loss.label_smooth_val == 0.1
+    steps = {step.type: step for step in cfg.train_pipeline}
+    assert steps['RandAugment'].policies == 'timm_increasing'
+    assert (steps['RandAugment'].magnitude_level, steps['RandAugment'].magnitude_std) == (9, 0.5)
+    assert (steps['RandomErasing'].erase_prob, steps['RandomErasing'].mode) == (0.25, 'rand')
+    choices = [branch[0].interpolation for branch in steps['RandomChoice'].transforms]
+    assert choices == ['bilinear', 'bicubic']
+    assert cfg.test_pipeline[1].scale == int(224 / 0.9)
+    assert cfg.test_pipeline[1].interpolation == 'bicubic'

@@ -1,0 +1,161 @@
+"""Layout, layers, wheel and README."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import mmpretrain
+import pytest
+
+import vik_mm
+
+PACKAGE = Path(vik_mm.__file__).parent
+
+# What each part may import of the project. Everything else points the wrong way.
+LAYERS = {
+    'ops': set(),
+    'layers': {'ops'},
+    'mixers': {'ops', 'layers'},
+    'backbones': {'ops', 'layers', 'mixers'},
+    'compat': set(),
+    'datasets': {'compat'},
+    'engine': {'compat'},
+    'visualization': set(),
+}
+TORCH_ONLY = {'ops', 'layers'}
+
+
+def imports(path):
+    """Absolute names of what a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = list(path.relative_to(PACKAGE.parent).parts[: -node.level]) if node.level else []
+            yield '.'.join([*package, *([node.module] if node.module else [])])
+
+
+def modules():
+    return [p for p in PACKAGE.rglob('*.py') if p.parent != PACKAGE]
+
+
+def test_every_folder_has_its_layer():
+    assert {p.relative_to(PACKAGE).parts[0] for p in modules()} == set(LAYERS)
+
+
+@pytest.mark.parametrize('path', modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    layer = path.relative_to(PACKAGE).parts[0]
+    allowed = LAYERS[layer] | {layer}
+    for name in imports(path):
+        parts = name.split('.')
+        if parts[0] == 'vik_mm':
+            assert len(parts) > 1 and parts[1] in allowed, f'{path} imports {name}'
+        assert parts[0] not in ('mmdet', 'mmseg')
+        if layer in TORCH_ONLY:
+            assert parts[0] not in ('mmcv', 'mmengine', 'mmpretrain'), f'{path} imports {name}'
+
+
+def test_models_are_listed_and_built_by_name():
+    names = mmpretrain.list_models('vik*')
+    assert {f'vik-{size}_in1k' for size in ('tiny', 'small', 'base', 'medium', 'large')} <= set(names)
+    model = mmpretrain.get_model('vik-small_in1k')
+    assert isinstance(model.backbone, vik_mm.ViK)
+    assert sum(p.numel() for p in model.parameters()) == 13672188
+
+
+def test_the_metafile_counts_what_the_configs_build(root):
+    import yaml
+    from mmengine.config import Config
+    from mmpretrain.registry import MODELS
+
+    meta = yaml.safe_load((root / 'configs/vik/metafile.yml').read_text())
+    for entry in meta['Models']:
+        model = MODELS.build(Config.fromfile(root / entry['Config']).model)
+        assert sum(p.numel() for p in model.parameters()) == entry['Metadata']['Parameters'], entry['Name']
+
+
+def test_registering_the_models_twice_changes_nothing():
+    from vik_mm.model_index import register_model_index
+
+    before = mmpretrain.list_models()
+    register_model_index()
+    assert mmpretrain.list_models() == before
+
+
+def test_the_readme_agrees_with_the_metafile(root):
+    script = root / 'tools/analysis_tools/make_readme.py'
+    result = subprocess.run([sys.executable, script, '--check'], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_files_that_the_readme_names_exist(root):
+    for page in [root / 'README.md', *(root / 'docs').glob('*.md')]:
+        for target in re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', page.read_text()):
+            assert (page.parent / target).exists(), f'{page.name} links to {target}'
+
+
+def test_tests_that_the_readme_names_exist(root):
+    sources = '\n'.join(p.read_text() for p in (root / 'tests').rglob('*.py'))
+    named = re.findall(r'`(test_\w+)`', (root / 'README.md').read_text())
+    assert named
+    for name in named:
+        assert f'def {name}(' in sources, name
+
+
+def test_without_the_mm_packages_the_import_says_what_to_install(tmp_path):
+    code = f"""
+        import importlib.util, sys
+        find = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *rest: None if name == 'mmpretrain' else find(name, *rest)
+        sys.path.insert(0, {str(PACKAGE.parent)!r})
+        import vik_mm
+    """
+    result = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "ImportError: vik_mm needs mmpretrain: pip install 'vik_mm[onedl]'" in result.stderr
+
+
+WHEEL_CHECK = """
+import numpy as np
+import vik_mm, mmpretrain
+from pathlib import Path
+assert 'site-packages' in vik_mm.__file__, vik_mm.__file__
+assert {'vik-tiny_in1k', 'vik-small_in1k'} <= set(mmpretrain.list_models('vik*'))
+model = mmpretrain.get_model('vik-small_in1k')
+assert isinstance(model.backbone, vik_mm.ViK)
+from mmpretrain import ImageClassificationInferencer
+image = np.zeros((120, 160, 3), np.uint8)
+result = ImageClassificationInferencer('vik-tiny_in1k', pretrained=False)(image)[0]
+assert result['pred_scores'].shape == (1000,) and result['pred_class']
+root = Path(vik_mm.__file__).parent / '.mim'
+assert (root / 'tools/train.py').is_file() and (root / 'tools/dist_train.sh').is_file()
+assert not list(root.rglob('*.pyc'))
+print('the wheel works')
+"""
+
+
+def test_a_built_wheel_works_in_a_fresh_environment(root, tmp_path):
+    """Builds the wheel from what git tracks, installs it alone with the onedl extra, and uses it from elsewhere."""
+    uv = shutil.which('uv', path=str(Path(sys.executable).parent)) or shutil.which('uv')
+    if uv is None:
+        pytest.skip('uv is not installed; make test installs it')
+
+    def run(*command, cwd=tmp_path):
+        result = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    source = tmp_path / 'source'
+    ignore = shutil.ignore_patterns('.*', 'data', 'work_dirs', 'build', '*.egg-info', '__pycache__')
+    shutil.copytree(root, source, ignore=ignore)
+    run(uv, 'build', '--quiet', '--wheel', '--out-dir', tmp_path / 'dist', source)
+    (wheel,) = (tmp_path / 'dist').glob('*.whl')
+    run(uv, 'venv', '--quiet', '--python', sys.executable, 'fresh')
+    python = tmp_path / 'fresh/bin/python'
+    run(uv, 'pip', 'install', '--quiet', '--python', python, '-c', root / 'constraints.txt', f'{wheel}[onedl]')
+    assert 'the wheel works' in run(python, '-c', WHEEL_CHECK)

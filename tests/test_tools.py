@@ -1,0 +1,184 @@
+"""The tools as a user runs them: processes, files, exit codes and messages."""
+
+import os
+import pickle
+import stat
+
+import pytest
+import torch
+
+from vik_mm.engine import read_checkpoint
+
+
+def weights(path):
+    return torch.load(path, weights_only=False)['state_dict']
+
+
+def test_train_resume_and_test_go_through(tmp_path, shapes_config, run_tool):
+    work = tmp_path / 'work'
+    first = run_tool('train.py', shapes_config, '--work-dir', work, '--resume', 'auto')
+    assert 'nothing to resume' in first.text
+    assert 'training starts fresh' in first.text
+    assert (work / 'epoch_1.pth').is_file()
+    assert 'accuracy/top1' in first.text
+
+    options = ('--cfg-options', 'train_cfg.max_epochs=2')
+    again = run_tool('train.py', shapes_config, '--work-dir', work, '--resume', *options)
+    assert f'resuming from {work}/epoch_1.pth' in again.text
+    assert 'Epoch(train) [2]' in again.text
+    assert 'Epoch(train) [1]' not in again.text
+    before, after = weights(work / 'epoch_1.pth'), weights(work / 'epoch_2.pth')
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+    pictures, out = tmp_path / 'pictures', tmp_path / 'out.pkl'
+    result = run_tool(
+        'test.py', shapes_config, work / 'epoch_2.pth', '--work-dir', work, '--out', out, '--show-dir', pictures
+    )
+    assert 'accuracy/top1' in result.text
+    assert len(pickle.loads(out.read_bytes())) == 8
+    assert len(list(pictures.rglob('*.png'))) == 8
+
+
+def test_distributed_training_and_test_over_gloo(tmp_path, shapes_config, run_tool):
+    work = tmp_path / 'work'
+    env = dict(PORT='29631')
+    run_tool('dist_train.sh', shapes_config, 2, '--work-dir', work, env=env)
+    checkpoint = torch.load(work / 'epoch_1.pth', weights_only=False)
+    assert checkpoint['meta']['iter'] == 2  # 16 scenes over 2 processes in batches of 4
+    result = run_tool('dist_test.sh', shapes_config, work / 'epoch_1.pth', 2, '--work-dir', work, env=env)
+    assert 'accuracy/top1' in result.text
+
+
+def test_slurm_scripts_hand_their_arguments_to_srun(tmp_path, run_tool):
+    srun = tmp_path / 'bin/srun'
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(srun.stat().st_mode | stat.S_IXUSR)
+    env = dict(PATH=f'{srun.parent}:{os.environ["PATH"]}', GPUS='16', SRUN_ARGS='--qos=high --mem=64G')
+    lines = run_tool('slurm_train.sh', 'gpu', 'vik', 'config.py', '--amp', env=env).stdout.split('\n')
+    for expected in ('--partition=gpu', '--job-name=vik', '--ntasks=16', '--ntasks-per-node=8', '--qos=high', '--amp'):
+        assert expected in lines
+    assert lines[-5:-1] == ['config.py', '--amp', '--launcher', 'slurm']
+    lines = run_tool('slurm_test.sh', 'gpu', 'vik', 'config.py', 'a.pth', env=env).stdout.split('\n')
+    assert lines[-5:-1] == ['config.py', 'a.pth', '--launcher', 'slurm']
+
+
+def test_slurm_launcher_without_a_gpu_reads_slurms_variables(tmp_path, shapes_config, run_tool):
+    env = dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0', MASTER_PORT='29651')
+    work = tmp_path / 'work'
+    result = run_tool('train.py', shapes_config, '--launcher', 'slurm', '--work-dir', work, '--no-validate', env=env)
+    assert 'gloo' in result.text
+    assert (work / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh'])
+def test_scripts_without_arguments_say_how_they_are_called(script, run_tool):
+    result = run_tool(script, check=False)
+    assert result.returncode == 2
+    assert f'tools/{script}' in result.stderr
+
+
+class TestBadInput:
+    def fails(self, run_tool, *args, **kwargs):
+        result = run_tool(*args, check=False, **kwargs)
+        assert result.returncode not in (0, None)
+        return result.text
+
+    def test_missing_config(self, run_tool):
+        assert 'config no.py does not exist' in self.fails(run_tool, 'train.py', 'no.py')
+
+    def test_missing_data_names_the_layout(self, root, tmp_path, run_tool):
+        text = self.fails(run_tool, 'train.py', root / 'configs/vik/vik-s_in1k.py')
+        assert 'data/imagenet does not exist' in text
+        assert 'train/<class>/*.JPEG' in text
+        assert 'Traceback' not in text
+        assert not (tmp_path / 'work_dirs').exists()
+
+    def test_checkpoint_of_another_arch(self, tmp_path, shapes_config, run_tool, make_classifier):
+        path = tmp_path / 'other.pth'
+        torch.save(dict(state_dict=make_classifier(arch='tiny', img_size=64).state_dict()), path)
+        text = self.fails(run_tool, 'test.py', shapes_config, path)
+        assert 'another arch (tiny)' in text
+        assert 'accuracy' not in text
+
+    def test_checkpoint_without_some_weights(self, tmp_path, shapes_config, run_tool):
+        from mmengine.config import Config
+        from mmpretrain.registry import MODELS
+
+        state = MODELS.build(Config.fromfile(shapes_config).model).state_dict()
+        del state['head.fc.bias']
+        path = tmp_path / 'headless.pth'
+        torch.save(dict(state_dict=state), path)
+        text = self.fails(run_tool, 'test.py', shapes_config, path)
+        assert 'does not fit' in text
+        assert 'head.fc.bias' in text
+        assert 'accuracy' not in text
+
+    def test_truncated_and_missing_checkpoints(self, tmp_path, shapes_config, run_tool):
+        path = tmp_path / 'cut.pth'
+        torch.save(dict(state_dict=dict(w=torch.zeros(1000))), path)
+        path.write_bytes(path.read_bytes()[:2000])
+        assert 'truncated' in self.fails(run_tool, 'test.py', shapes_config, path)
+        assert 'truncated' in self.fails(run_tool, 'train.py', shapes_config, '--resume', path)
+        assert 'does not exist' in self.fails(run_tool, 'train.py', shapes_config, '--resume', tmp_path / 'none.pth')
+
+    def test_auto_scale_lr_without_a_base(self, tmp_path, shapes_config, run_tool):
+        text = shapes_config.read_text() + 'auto_scale_lr = dict(_delete_=True)\n'
+        shapes_config.write_text(text)
+        assert 'base_batch_size' in self.fails(run_tool, 'train.py', shapes_config, '--auto-scale-lr')
+
+
+def test_auto_scale_lr_scales_by_the_batch(tmp_path, shapes_config, run_tool):
+    options = ('--work-dir', tmp_path / 'work', '--no-validate', '--auto-scale-lr')
+    text = run_tool('train.py', shapes_config, *options).text
+    # batches of 4, base_batch_size 32
+    assert 'has been scaled from 0.003 to 0.000375' in text
+
+
+class TestConverters:
+    @pytest.fixture
+    def reference(self, golden, tmp_path):
+        path = tmp_path / 'reference.pth.tar'
+        wrapped = {f'module.{key}': value for key, value in golden.weights('vik_small').items()}
+        torch.save(dict(state_dict=wrapped, epoch=300, arch='vik_small'), path)
+        return path
+
+    def test_there_and_back_and_into_the_config(self, root, tmp_path, reference, golden, run_tool):
+        from mmengine.config import Config
+        from mmpretrain.registry import MODELS
+
+        ours, back = tmp_path / 'ours.pth', tmp_path / 'back.pth'
+        assert 'arch small' in run_tool('model_converters/reference_to_vik_mm.py', reference, ours).text
+        model = MODELS.build(Config.fromfile(root / 'configs/vik/vik-s_in1k.py').model)
+        model.load_state_dict(torch.load(ours, weights_only=True)['state_dict'], strict=True)
+
+        run_tool('model_converters/vik_mm_to_reference.py', ours, back)
+        expected, got = golden.weights('vik_small'), torch.load(back, weights_only=True)['state_dict']
+        assert got.keys() == expected.keys()
+        assert all(torch.equal(got[key], expected[key]) for key in expected)
+
+    def test_a_trained_checkpoint_goes_back(self, tmp_path, shapes_config, run_tool):
+        """What the Runner saves holds more than tensors; reading it as data must still work."""
+        work = tmp_path / 'work'
+        run_tool('train.py', shapes_config, '--work-dir', work, '--no-validate')
+        assert read_checkpoint(work / 'epoch_1.pth')['meta']['epoch'] == 1
+
+    def test_the_wrong_arch_and_unknown_keys_are_named(self, tmp_path, reference, run_tool):
+        script = 'model_converters/reference_to_vik_mm.py'
+        result = run_tool(script, reference, tmp_path / 'out.pth', '--arch', 'base', check=False)
+        assert result.returncode == 1
+        assert 'holds arch small' in result.stderr
+        checkpoint = torch.load(reference, weights_only=True)
+        checkpoint['state_dict']['module.extra'] = torch.zeros(1)
+        torch.save(checkpoint, reference)
+        result = run_tool(script, reference, tmp_path / 'out.pth', check=False)
+        assert result.returncode == 1
+        assert 'unknown are extra' in result.stderr
+        assert not (tmp_path / 'out.pth').exists()
+
+
+def test_make_shapes_writes_the_layouts_asked_for(tmp_path, run_tool):
+    args = ('--train', 4, '--val', 2, '--test', 1, '--layouts', 'imagenet', 'ade20k')
+    run_tool('data/make_shapes.py', tmp_path / 'shapes', *args)
+    assert sorted(p.name for p in (tmp_path / 'shapes').iterdir()) == ['ade20k', 'imagenet', 'shapes.json']

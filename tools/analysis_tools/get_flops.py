@@ -1,0 +1,42 @@
+"""Count the parameters and multiply-adds of a config's model; matrix products and convolutions are counted."""
+
+import argparse
+import sys
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+from torch.utils.flop_counter import FlopCounterMode
+
+import vik_mm  # noqa: F401  registers ViK
+from vik_mm.engine import load_config
+
+
+def count(model: torch.nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Return parameters and multiply-adds for one image."""
+    for module in model.modules():
+        # The counter knows torch's own operators; the reference backend is made of them alone.
+        if hasattr(module, 'backend'):
+            module.backend = 'reference'
+    image = torch.zeros(1, model.backbone.in_channels, height, width)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(image, mode='tensor')
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--shape', type=int, nargs='+', default=[224], help='image size: side, or height and width')
+    args = parser.parse_args()
+    try:
+        cfg = load_config(args.config)
+    except FileNotFoundError as error:
+        sys.exit(f'error: {error}')
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    height, width = args.shape[0], args.shape[-1]
+    parameters, macs = count(MODELS.build(cfg.model), height, width)
+    print(f'{args.config} at {height}x{width}: {parameters / 1e6:.3f} M parameters, {macs / 1e9:.3f} GMACs')
+
+
+if __name__ == '__main__':
+    main()
