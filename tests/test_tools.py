@@ -132,8 +132,9 @@ class TestBadInput:
 def test_auto_scale_lr_scales_by_the_batch(tmp_path, shapes_config, run_tool):
     options = ('--work-dir', tmp_path / 'work', '--no-validate', '--auto-scale-lr')
     text = run_tool('train.py', shapes_config, *options).text
-    # batches of 4, base_batch_size 32
-    assert 'has been scaled from 0.003 to 0.000375' in text
+    assert 'Scaling the original LR by 0.125' in text  # batches of 4, base_batch_size 32
+    optimizer = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)['optimizer']
+    assert {group['initial_lr'] for group in optimizer['param_groups']} == {0.003 / 8}
 
 
 class TestConverters:

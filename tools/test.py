@@ -8,6 +8,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
+from vik_mm.compat.checkpoints import allow_runner_checkpoints
 from vik_mm.engine import (
     add_launch_arguments,
     check_checkpoint_file,
@@ -37,6 +38,7 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Make the config that goes to the Runner."""
+    allow_runner_checkpoints()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     check_checkpoint_file(args.checkpoint)
     check_datasets(cfg, splits=('test',))

@@ -7,6 +7,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
+from vik_mm.compat.checkpoints import allow_runner_checkpoints
 from vik_mm.engine import (
     add_launch_arguments,
     check_datasets,
@@ -37,6 +38,7 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Make the config that goes to the Runner."""
+    allow_runner_checkpoints()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None

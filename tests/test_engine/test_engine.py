@@ -4,6 +4,7 @@ import os
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 
 from vik_mm.engine import (
     check_checkpoint_file,
@@ -32,6 +33,14 @@ class Payload:
 
     def __reduce__(self):
         return os.mkdir, (str(self.path),)
+
+
+class Reach:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return getattr, self.target
 
 
 class TestReadingCheckpoints:
@@ -191,3 +200,22 @@ class TestLaunch:
             monkeypatch.delenv(name, raising=False)
         with pytest.raises(ValueError, match='needs RANK, WORLD_SIZE.*dist_train.sh'):
             init_distributed(Config(), 'pytorch')
+
+
+class TestRunnerCheckpoints:
+    """MMEngine's Runner stores more than tensors; all of it must be read as data."""
+
+    def test_history_buffers_come_back(self, tmp_path):
+        path = tmp_path / 'run.pth'
+        buffer = HistoryBuffer([1.0, 3.0], [1, 1])
+        torch.save(dict(state_dict=dict(w=torch.ones(1)), message_hub=dict(log=buffer)), path)
+        log = read_checkpoint(path)['message_hub']['log']
+        assert log.mean() == 2
+        assert log.statistics('max') == 3
+
+    @pytest.mark.parametrize('target', [(torch.Tensor, 'numpy'), (HistoryBuffer, '__init__')], ids=str)
+    def test_getattr_reaches_nothing_else(self, tmp_path, target):
+        path = tmp_path / 'reach.pth'
+        torch.save(dict(state_dict=Reach(target)), path)
+        with pytest.raises(ValueError, match='runs code'):
+            read_checkpoint(path)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vik_mm.compat.checkpoints import runner_classes
+
 
 def check_checkpoint_file(path: str | os.PathLike) -> None:
     """Make sure that a file is there and is a whole PyTorch checkpoint, without reading its weights.
@@ -51,7 +53,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     check_checkpoint_file(path)
     try:
         # timm stores the command line with its weights: plain data.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace, *runner_classes()]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
