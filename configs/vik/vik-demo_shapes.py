@@ -19,7 +19,7 @@ model = dict(
     head=dict(num_classes=8, in_channels=128),
 )
 optim_wrapper = dict(optimizer=dict(lr=3e-3))
-train_cfg = dict(max_epochs=10)
+train_cfg = dict(max_epochs=8)
 auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(logger=dict(interval=50))
 custom_hooks = [dict(type='ProgressHook')]

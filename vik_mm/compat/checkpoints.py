@@ -1,8 +1,8 @@
 """What MMEngine's checkpoints hold beside tensors.
 
-``Runner`` stores its message hub: ``HistoryBuffer`` objects around NumPy arrays, with references to their own methods.
-Since torch 2.6 ``torch.load`` refuses them, OpenMMLab's MMEngine does not tell it otherwise, and none of its runs can be
-resumed. (OneDL's MMEngine has a list of its own.)
+``Runner`` stores its message hub: ``HistoryBuffer`` objects around NumPy arrays, with references to their own
+methods. Since torch 2.6 ``torch.load`` refuses them, OpenMMLab's MMEngine does not tell it otherwise, and none of its
+runs can be resumed. (OneDL's MMEngine has a list of its own.)
 """
 
 import pickle
