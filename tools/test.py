@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from urllib.error import URLError
 
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
@@ -13,6 +14,7 @@ from vik_mm.engine import (
     add_launch_arguments,
     check_checkpoint_file,
     check_datasets,
+    describe_layouts,
     fit_to_machine,
     init_distributed,
     load_config,
@@ -76,7 +78,10 @@ def main():
         sys.exit(f'error: {args.checkpoint} does not fit {args.config}: {error}')
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    runner.test()
+    try:
+        runner.test()
+    except URLError as error:  # CIFAR is downloaded where it is missing
+        sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from urllib.error import URLError
 
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -11,6 +12,7 @@ from vik_mm.compat.checkpoints import allow_runner_checkpoints
 from vik_mm.engine import (
     add_launch_arguments,
     check_datasets,
+    describe_layouts,
     fit_to_machine,
     init_distributed,
     load_config,
@@ -65,6 +67,8 @@ def main():
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     try:
         runner.train()
+    except URLError as error:  # CIFAR is downloaded where it is missing
+        sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
     except KeyboardInterrupt:
         sys.exit(f'\ninterrupted; carry on with --resume --work-dir {cfg.work_dir}')
 

@@ -133,6 +133,19 @@ def test_checkpointing_gives_equal_gradients(make_vik):
         torch.testing.assert_close(plain, checkpointed, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_mixed_precision_stays_near_float32(make_vik, dtype):
+    model = randomised(make_vik(img_size=64))
+    x = torch.randn(2, 3, 64, 64)
+    expected = model(x)[0]
+    with torch.autocast('cpu', dtype):
+        got = model(x)[0]
+    got.float().square().mean().backward()
+    # The output is normed to 1; some tens of roundings of size eps lie between the two.
+    assert (got.float() - expected).abs().max() < 50 * torch.finfo(dtype).eps
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_a_seed_decides_weights_and_answers(make_vik):
     x = torch.randn(1, 3, 64, 64)
 

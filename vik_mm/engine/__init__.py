@@ -1,7 +1,7 @@
 """What training and testing need around MMEngine's Runner."""
 
 from .checkpoint import check_checkpoint_file, read_checkpoint, unwrap_state_dict
-from .data_check import check_datasets
+from .data_check import check_datasets, describe_layouts
 from .launch import add_launch_arguments, fit_to_machine, init_distributed, load_config, resolve_resume
 from .progress_hook import ProgressHook
 
@@ -10,6 +10,7 @@ __all__ = [
     'add_launch_arguments',
     'check_checkpoint_file',
     'check_datasets',
+    'describe_layouts',
     'fit_to_machine',
     'init_distributed',
     'load_config',

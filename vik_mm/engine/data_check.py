@@ -36,6 +36,24 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
                     raise FileNotFoundError(_message(split, dataset, path))
 
 
+def describe_layouts(cfg: Config) -> str:
+    """Say where and in which layout the config's data sets are expected.
+
+    Args:
+        cfg (Config): The config, as it goes to the Runner.
+
+    Returns:
+        str: One sentence for each root, or '' where no layout is known.
+    """
+    found = {}
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        for dataset in _leaf_datasets(loader and loader.get('dataset')):
+            if layout := LAYOUTS.get(_type(dataset)):
+                found[dataset.get('data_root') or '.'] = f'{_type(dataset)} expects {layout}'
+    return '. '.join(f'Below {root}, {layout}' for root, layout in found.items())
+
+
 def _leaf_datasets(dataset):
     if not dataset:
         return
