@@ -70,7 +70,8 @@ def main():
     except URLError as error:  # CIFAR is downloaded where it is missing
         sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
     except KeyboardInterrupt:
-        sys.exit(f'\ninterrupted; carry on with --resume --work-dir {cfg.work_dir}')
+        print(f'\ninterrupted; carry on with --resume --work-dir {cfg.work_dir}', file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == '__main__':

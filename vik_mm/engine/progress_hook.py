@@ -1,5 +1,6 @@
 """Progress bar of a training run."""
 
+import atexit
 import logging
 import sys
 
@@ -39,6 +40,7 @@ class ProgressHook(Hook):
         )
         self._progress = Progress(*columns, console=console)
         self._progress.start()
+        atexit.register(self._progress.stop)  # an interrupted run must leave the terminal as it was
         self._let_log_pass(runner)
         self._task = self._progress.add_task(
             '', total=runner.max_iters, completed=runner.iter, epoch=self._epoch(runner), loss=0.0, metrics=''
