@@ -81,3 +81,15 @@ def test_the_imagenet_recipe_is_the_releases(root):
     assert choices == ['bilinear', 'bicubic']
     assert cfg.test_pipeline[1].scale == int(224 / 0.9)
     assert cfg.test_pipeline[1].interpolation == 'bicubic'
+
+
+def test_headers_quote_the_metafile(root):
+    """A result in a config's first lines is the metafile's."""
+    import yaml
+
+    meta = yaml.safe_load((root / 'configs/vik/metafile.yml').read_text())
+    results = {m['Config']: m['Results'][0]['Metrics']['Top 1 Accuracy'] for m in meta['Models'] if 'Results' in m}
+    for name in NAMES:
+        text = (root / f'configs/vik/{name}.py').read_text()
+        if quoted := re.search(r'measured ([\d.]+) % top-1', text):
+            assert float(quoted[1]) == results[f'configs/vik/{name}.py']

@@ -1,5 +1,6 @@
 # A small ViK on the built-in shapes at 64 pixels; `make demo` runs it whole.
 #   python tools/data/make_shapes.py data/shapes && python tools/train.py configs/vik/vik-demo_shapes.py
+# 2 CPU cores: 3 min, measured 95.2 % top-1 (configs/vik/metafile.yml).
 _base_ = [
     '../_base_/models/vik_32px.py',
     '../_base_/datasets/shapes_bs32.py',

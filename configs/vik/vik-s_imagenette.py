@@ -1,6 +1,6 @@
 # ViK-Small on Imagenette, ten classes of ImageNet in its folder layout, with the very pipeline of vik-s_in1k.py.
 #   python tools/train.py configs/vik/vik-s_imagenette.py
-# For trying the pipeline on real photos; not trained to the end here.
+# 1 GPU, 128 images. For trying the pipeline on real photos; not trained to the end here, no result is known.
 _base_ = 'vik-s_in1k.py'
 
 data_preprocessor = dict(num_classes=10)
