@@ -1,3 +1,4 @@
+import copy
 import logging
 
 import numpy as np
@@ -177,3 +178,13 @@ def test_init_weights_keeps_the_releases_start_values():
     assert mixer.global_in.abs().max() <= 16**-0.5
     assert mixer.global_in.std().item() == pytest.approx((3 * 16) ** -0.5, rel=0.2)
     assert mixer.axis_h.weight.abs().max() <= 3**-0.5
+
+
+def test_a_copy_is_independent_and_loads_for_itself(make_vik):
+    """EMA and federated training deep-copy models; the loading hook must go with the copy."""
+    original, larger = make_vik(img_size=64), make_vik(seed=1, img_size=96)
+    twin = copy.deepcopy(original)
+    before = {name: p.clone() for name, p in original.named_parameters()}
+    twin.load_state_dict(larger.state_dict())
+    assert torch.equal(twin.stem.conv.weight, larger.stem.conv.weight)
+    assert all(torch.equal(p, before[name]) for name, p in original.named_parameters())

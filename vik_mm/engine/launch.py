@@ -98,7 +98,11 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
         )
     torch.distributed.init_process_group('gloo')
     # DDP on the CPU must be given no devices, and MMEngine gives it LOCAL_RANK.
-    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
+    wrapper = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
     cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {}), 'device_ids': None}
     print_log('no GPU: the processes talk through gloo', logger='current')
 
