@@ -112,11 +112,16 @@ def test_a_rank_that_the_new_grid_bounds_is_cut_without_loss():
     mixer = MultiPatchRBFKAN(4, (8, 8))
     small_in, small_out = resample_global_maps(mixer.global_in.data, mixer.global_out.data, (7, 7), 64)
     assert small_in.shape == (49, 7, 7)
-    uncut_in, uncut_out = resample_global_maps(mixer.global_in.data, mixer.global_out.data, (7, 7), 64)
-    torch.testing.assert_close(uncut_out @ uncut_in.flatten(1), small_out @ small_in.flatten(1))
-    sums = answer_to_constant(mixer.global_in, mixer.global_out)
-    expected = F.interpolate(sums[None, None].double(), (7, 7), mode='bicubic', antialias=True)[0, 0]
-    torch.testing.assert_close(answer_to_constant(small_in, small_out).double(), expected, rtol=1e-4, atol=1e-5)
+
+    def resize(maps):
+        return F.interpolate(maps[None], (7, 7), mode='bicubic', antialias=True)[0]
+
+    # The whole map, with all of its 64 ranks.
+    full_in = resize(mixer.global_in.data.double()) * 64 / 49
+    full_in += (mixer.global_in.data.double().sum((1, 2)) - full_in.sum((1, 2)))[:, None, None] / 49
+    full_out = resize(mixer.global_out.data.double().permute(2, 0, 1)).permute(1, 2, 0)
+    product = (small_out @ small_in.flatten(1)).double()
+    torch.testing.assert_close(product, full_out @ full_in.flatten(1), rtol=1e-4, atol=1e-5)
 
 
 def test_resampling_leaves_the_global_random_state_alone():

@@ -111,7 +111,7 @@ def fit_to_machine(cfg: Config) -> None:
     """Take out of a config what this machine cannot do, and log it.
 
     Args:
-        cfg (Config): Changed in place. Without a GPU: float32 for mixed precision, no pinned memory, no
+        cfg (Config): Changed in place. Without a GPU: float32 for mixed precision, and no pinned memory. Everywhere: no
             ``persistent_workers`` where ``num_workers`` is 0.
     """
     for split in ('train', 'val', 'test'):
