@@ -5,6 +5,8 @@ what needs one; each change is logged.
 """
 
 import argparse
+import atexit
+import gc
 import os
 from pathlib import Path
 
@@ -97,6 +99,7 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
             'start through tools/dist_train.sh, tools/slurm_train.sh or torchrun'
         )
     torch.distributed.init_process_group('gloo')
+    atexit.register(_end_gloo)
     # DDP on the CPU must be given no devices, and MMEngine gives it LOCAL_RANK.
     wrapper = dict(
         type='MMDistributedDataParallel',
@@ -105,6 +108,17 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
     )
     cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {}), 'device_ids': None}
     print_log('no GPU: the processes talk through gloo', logger='current')
+
+
+def _end_gloo() -> None:
+    """Join gloo's threads while there is an interpreter.
+
+    One of them may still hold the tensor of the last collective; where it lets go of it during the interpreter's end, a
+    finished run aborts (SIGABRT). The threads are joined when the last reference to their group goes, and the wrapped
+    model has one.
+    """
+    torch.distributed.destroy_process_group()
+    gc.collect()
 
 
 def fit_to_machine(cfg: Config) -> None:

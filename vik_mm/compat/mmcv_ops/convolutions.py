@@ -1,0 +1,188 @@
+"""Deformable convolution, v1 and v2, and masked convolution. ``B`` images, ``C`` channels in, ``O`` out."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Fill ``output`` ``[B, O, H', W']``. ``columns``, ``ones`` and ``im2col_step`` are the compiled one's buffers."""
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    output.copy_(_forward(input, weight, offset, None, None, geometry))
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradInput: Tensor,
+    gradOffset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Fill ``gradInput`` and ``gradOffset``."""
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    grads = _backward(gradOutput, input, weight, offset, None, None, geometry)
+    gradInput.copy_(grads[0])
+    gradOffset.copy_(grads[2])
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradWeight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
+) -> None:
+    """Add ``scale`` times the gradient to ``gradWeight``."""
+    geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    # The gradient of the weights does not depend on them.
+    weight = torch.zeros_like(gradWeight)
+    gradWeight.add_(_backward(gradOutput, input, weight, offset, None, None, geometry)[1], alpha=scale)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Fill ``output`` ``[B, O, H', W']``."""
+    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    output.copy_(_forward(input, weight, offset, mask, bias if with_bias else None, geometry))
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Fill the five gradients; ``grad_bias`` only ``with_bias``."""
+    geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    grads = _backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
+    for target, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads):
+        target.copy_(grad)
+    if with_bias:
+        grad_bias.copy_(grads[4])
+
+
+def masked_im2col_forward(
+    im: Tensor,
+    mask_h_idx: Tensor,
+    mask_w_idx: Tensor,
+    col: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    pad_h: int,
+    pad_w: int,
+) -> None:
+    """Fill ``col`` ``[C * kh * kw, n]`` with the windows of ``im`` ``[1, C, H, W]`` at ``n`` places."""
+    padded = F.pad(im[0], (pad_w, pad_w, pad_h, pad_h))
+    rows = mask_h_idx[None] + torch.arange(kernel_h, device=im.device)[:, None]
+    columns = mask_w_idx[None] + torch.arange(kernel_w, device=im.device)[:, None]
+    col.copy_(padded[:, rows[:, None], columns[None]].flatten(0, 2))
+
+
+def masked_col2im_forward(
+    col: Tensor, mask_h_idx: Tensor, mask_w_idx: Tensor, im: Tensor, height: int, width: int, channels: int
+) -> None:
+    """Put ``col`` ``[C, n]`` back to its ``n`` places of ``im`` ``[1, C, H, W]``."""
+    im[0, :, mask_h_idx, mask_w_idx] = col
+
+
+def _arguments(input, weight, offset, mask, bias):
+    """torchvision's form: no mask and no bias are stand-ins of the right size."""
+    if bias is None:
+        bias = input.new_zeros(weight.shape[0])
+    if mask is None:
+        mask = input.new_zeros(input.shape[0], 1)
+    return input, weight, offset, mask, bias
+
+
+def _forward(input, weight, offset, mask, bias, geometry):
+    arguments = _arguments(input, weight, offset, mask, bias)
+    return torch.ops.torchvision.deform_conv2d(*arguments, *geometry, mask is not None)
+
+
+def _backward(grad, input, weight, offset, mask, bias, geometry):
+    """Gradients of input, weight, offset, mask and bias."""
+    arguments = _arguments(input, weight, offset, mask, bias)
+    return torch.ops.torchvision._deform_conv2d_backward(grad, *arguments, *geometry, mask is not None)
