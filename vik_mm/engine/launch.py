@@ -15,6 +15,10 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import print_log
 
+from vik_mm.compat.configs import resolve_config
+from vik_mm.compat.sync_bn import without_sync_bn
+from vik_mm.swap import swap_backbone
+
 from .checkpoint import check_checkpoint_file
 
 # What Slurm calls the variables that torch.distributed reads.
@@ -39,30 +43,37 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(path: str, options: dict | None = None, work_dir: str | None = None) -> Config:
+def load_config(
+    path: str, options: dict | None = None, work_dir: str | None = None, backbone: str | None = None
+) -> Config:
     """Read a config file and put the command line's settings over it.
 
     Args:
-        path (str): The config file.
+        path (str): The config file, or ``package::path`` for one that ships with MMDetection, MMSegmentation or
+            MMPretrain.
         options (dict, optional): Values of ``--cfg-options``. Defaults to None.
         work_dir (str, optional): Where logs and checkpoints go; None takes the config's, or
             ``work_dirs/<name of the config>``. Defaults to None.
+        backbone (str, optional): What :func:`vik_mm.swap_backbone` puts into the config before ``options`` apply.
+            Defaults to None.
 
     Returns:
         Config: The config, with ``work_dir`` set.
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If the backbone cannot be swapped.
     """
-    if not Path(path).is_file() and '::' not in path:
-        raise FileNotFoundError(f'config {path} does not exist')
-    cfg = Config.fromfile(path)
+    cfg = Config.fromfile(resolve_config(path))
+    if backbone:
+        cfg = swap_backbone(cfg, backbone)
     if options:
         cfg.merge_from_dict(options)
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(path).stem))
+        stem = Path(path).stem
+        cfg.work_dir = str(Path('work_dirs', f'{stem}_{backbone}' if backbone else stem))
     if cfg.get('default_scope') == 'mmpretrain':
         # MMPretrain's own configs leave this to its tools; without it batches come as lists.
         for split in ('train', 'val', 'test'):
@@ -125,7 +136,8 @@ def fit_to_machine(cfg: Config) -> None:
     """Take out of a config what this machine cannot do, and log it.
 
     Args:
-        cfg (Config): Changed in place. Without a GPU: float32 for mixed precision, and no pinned memory. Everywhere: no
+        cfg (Config): Changed in place. Without a GPU: float32 for mixed precision, batch norm for
+            synchronised batch norm, and no pinned memory. Everywhere: no
             ``persistent_workers`` where ``num_workers`` is 0.
     """
     for split in ('train', 'val', 'test'):
@@ -138,6 +150,10 @@ def fit_to_machine(cfg: Config) -> None:
             loader.persistent_workers = False
     if torch.cuda.is_available():
         return
+    model = without_sync_bn(cfg.get('model'))
+    if model != cfg.get('model'):
+        cfg.model = model
+        print_log('no GPU: batch norm instead of synchronised batch norm', logger='current')
     if cfg.get('test_cfg') and cfg.test_cfg.pop('fp16', False):
         print_log('no GPU: testing in float32 instead of mixed precision', logger='current')
     wrapper = cfg.get('optim_wrapper')

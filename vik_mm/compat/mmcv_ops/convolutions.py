@@ -185,4 +185,27 @@ def _forward(input, weight, offset, mask, bias, geometry):
 def _backward(grad, input, weight, offset, mask, bias, geometry):
     """Gradients of input, weight, offset, mask and bias."""
     arguments = _arguments(input, weight, offset, mask, bias)
-    return torch.ops.torchvision._deform_conv2d_backward(grad, *arguments, *geometry, mask is not None)
+    grads = list(torch.ops.torchvision._deform_conv2d_backward(grad, *arguments, *geometry, mask is not None))
+    on_map = _samples_on_map(offset, input.shape[2:], weight.shape[2:], geometry)
+    grads[2] = torch.where(on_map, grads[2], 0)
+    return grads
+
+
+def _samples_on_map(offset, size, kernel, geometry):
+    """Tell which samples lie on the map or less than a pixel beside it, in the shape of ``offset``.
+
+    On exactly one pixel beside it, where every layer with padding starts, torchvision takes the slope towards the map
+    and MMCV takes none.
+    """
+    stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:6]
+    # [B, deformable groups, kh, kw, (y, x), H', W']
+    places = offset.unflatten(1, (-1, *kernel, 2))
+    on_map = True
+    for axis in (0, 1):
+        start = torch.arange(places.shape[5 + axis], device=offset.device) * stride[axis] - padding[axis]
+        tap = torch.arange(kernel[axis], device=offset.device) * dilation[axis]
+        start = start[:, None] if axis == 0 else start
+        tap = tap[:, None, None, None] if axis == 0 else tap[:, None, None]
+        at = places[:, :, :, :, axis] + start + tap
+        on_map = (at > -1) & (at < size[axis]) & on_map
+    return on_map.unsqueeze(4).expand_as(places).flatten(1, 4)

@@ -1,0 +1,21 @@
+# 12 epochs on COCO: PoolFormer's AdamW settings (16 images a step), with layer-wise decay as ConvNeXt has it.
+optim_wrapper = dict(
+    type='AmpOptimWrapper',  # tools/train.py takes float32 where there is no GPU, and says so
+    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+    constructor='LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(
+        layer_decay_rate=0.95,
+        flat_decay_mult=0.0,  # 1-D parameters
+        custom_keys={'.centers': dict(decay_mult=0.0), '.log_widths': dict(decay_mult=0.0)},
+    ),
+)
+max_epochs = 12
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=max_epochs, milestones=[8, 11], gamma=0.1),
+]
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+auto_scale_lr = dict(enable=False, base_batch_size=16)

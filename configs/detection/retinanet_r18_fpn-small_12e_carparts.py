@@ -1,0 +1,8 @@
+# RetinaNet with ResNet-18 on car parts, from scratch.
+#   python tools/train.py configs/detection/retinanet_r18_fpn-small_12e_carparts.py
+_base_ = 'retinanet_vik-t_fpn-small_12e_carparts.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='ResNet', depth=18, out_indices=(1, 2, 3), norm_cfg=dict(type='BN'), init_cfg=None),
+    neck=dict(in_channels=[128, 256, 512]),
+)

@@ -1,0 +1,8 @@
+# RetinaNet with ViK-Base on COCO, 12 epochs.
+#   tools/dist_train.sh configs/detection/retinanet_vik-b_fpn_1x_coco.py 8
+# 8 GPUs x 2 images. Not trained here: neither COCO nor ImageNet weights were at hand.
+_base_ = 'retinanet_vik-s_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(arch='base', drop_path_rate=0.2, init_cfg=dict(checkpoint='work_dirs/vik-b_in1k/epoch_310.pth'))
+)

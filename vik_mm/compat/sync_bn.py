@@ -1,0 +1,22 @@
+"""Synchronised batch norm runs on GPUs alone."""
+
+from typing import Any
+
+_SYNC = {'SyncBN', 'MMSyncBN', 'NaiveSyncBN'}
+
+
+def without_sync_bn(node: Any) -> Any:
+    """Write ``BN`` for every synchronised batch norm.
+
+    Args:
+        node (Any): A config, or a part of one.
+
+    Returns:
+        Any: The same as plain dicts and lists, changed; the argument stays as it is.
+    """
+    if isinstance(node, dict):
+        node = {key: without_sync_bn(value) for key, value in node.items()}
+        return {**node, 'type': 'BN'} if node.get('type') in _SYNC else node
+    if type(node) in (list, tuple):
+        return type(node)(map(without_sync_bn, node))
+    return node
