@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 
 import vik_mm
@@ -104,23 +105,74 @@ def shapes_folder(tmp_path_factory):
     return write_shapes(tmp_path_factory.mktemp('data') / 'shapes', dict(train=16, val=8, test=8))
 
 
-@pytest.fixture
-def shapes_config(tmp_path, shapes_folder):
-    """The demo's config on a handful of scenes: one epoch of four iterations."""
-    path = tmp_path / 'vik_shapes.py'
-    data = f"dataset=dict(data_root='{shapes_folder}/imagenet')"
-    path.write_text(
-        f"""_base_ = '{ROOT}/configs/vik/vik-demo_shapes.py'
-train_dataloader = dict(batch_size=4, num_workers=0, {data})
-val_dataloader = dict(batch_size=8, num_workers=0, {data})
-test_dataloader = dict(batch_size=8, num_workers=0, {data})
-train_cfg = dict(max_epochs=1)
-param_scheduler = [dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True)]
+_LEAF = {
+    'classification': ('vik/vik-demo_shapes.py', 'imagenet', ''),
+    'detection': ('detection/mask-rcnn_vik-demo_fpn_shapes.py', 'coco/', ''),
+    'segmentation': (
+        'segmentation/fpn_vik-demo_shapes.py',
+        'ade20k',
+        """param_scheduler = [dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=False)]
+train_cfg = dict(max_iters=4, val_interval=4)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
+""",
+    ),
+}
+_EPOCHS = """param_scheduler = [dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True)]
+train_cfg = dict(max_epochs=1, val_interval=1)
 default_hooks = dict(logger=dict(interval=1))
-randomness = dict(seed=0)
 """
-    )
-    return path
+
+
+@pytest.fixture
+def make_config(tmp_path, shapes_folder):
+    """The demo's config of a task on a handful of scenes: four iterations in one process; more lines may follow."""
+
+    def make(task, more=''):
+        leaf, layout, schedule = _LEAF[task]
+        path = tmp_path / f'{task}.py'
+        data = f"dataset=dict(data_root='{shapes_folder}/{layout}')"
+        loaders = '\n'.join(
+            f'{split}_dataloader = dict(batch_size={size}, num_workers=0, {data})'
+            for split, size in (('train', 4), ('val', 8), ('test', 8))
+        )
+        if task == 'detection':
+            loaders += ''.join(
+                f"\n{split}_evaluator = dict(ann_file='{shapes_folder}/coco/annotations/instances_{split}2017.json')"
+                for split in ('val', 'test')
+            )
+        base = f"_base_ = '{ROOT}/configs/{leaf}'\n"
+        path.write_text(base + loaders + '\n' + (schedule or _EPOCHS) + 'randomness = dict(seed=0)\n' + more)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def shapes_config(make_config):
+    return make_config('classification')
+
+
+@pytest.fixture
+def call_tool(monkeypatch, tmp_path, capsys):
+    """Run a tool's main() in this process, from another folder; return its exit value and what it wrote."""
+
+    def call(script, *args):
+        spec = importlib.util.spec_from_file_location(f'tool_{Path(script).stem}', ROOT / 'tools' / script)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, 'argv', [script, *map(str, args)])
+        monkeypatch.chdir(tmp_path)
+        # Loggers keep the output stream that they were made with.
+        MMLogger._instance_dict.clear()
+        capsys.readouterr()
+        try:
+            code = module.main()
+        except SystemExit as error:
+            code = error.code
+        written = capsys.readouterr()
+        return code, written.out + written.err
+
+    return call
 
 
 def pytest_collection_modifyitems(items):

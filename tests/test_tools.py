@@ -42,16 +42,6 @@ def test_train_resume_and_test_go_through(tmp_path, shapes_config, run_tool):
     assert len(list(pictures.rglob('*.png'))) == 8
 
 
-def test_distributed_training_and_test_over_gloo(tmp_path, shapes_config, run_tool):
-    work = tmp_path / 'work'
-    env = dict(PORT='29631')
-    run_tool('dist_train.sh', shapes_config, 2, '--work-dir', work, env=env)
-    checkpoint = torch.load(work / 'epoch_1.pth', weights_only=False)
-    assert checkpoint['meta']['iter'] == 2  # 16 scenes over 2 processes in batches of 4
-    result = run_tool('dist_test.sh', shapes_config, work / 'epoch_1.pth', 2, '--work-dir', work, env=env)
-    assert 'accuracy/top1' in result.text
-
-
 def test_slurm_scripts_hand_their_arguments_to_srun(tmp_path, run_tool):
     srun = tmp_path / 'bin/srun'
     srun.parent.mkdir()

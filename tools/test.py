@@ -10,7 +10,9 @@ from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
 from vik_mm.compat.checkpoints import allow_runner_checkpoints
+from vik_mm.errors import BadInputError
 from vik_mm.engine import (
+    add_sanity_checks,
     add_launch_arguments,
     check_checkpoint_file,
     check_datasets,
@@ -30,8 +32,9 @@ DRAW = {
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
     parser.add_argument('--show-dir', help='draw the predictions into pictures in this folder')
     add_launch_arguments(parser)
@@ -41,7 +44,7 @@ def parse_args(argv=None):
 def prepare(args):
     """Make the config that goes to the Runner."""
     allow_runner_checkpoints()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone)
     check_checkpoint_file(args.checkpoint)
     check_datasets(cfg, splits=('test',))
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -60,6 +63,7 @@ def prepare(args):
     # The weights are loaded strictly below.
     cfg.load_from, cfg.resume = None, False
     init_distributed(cfg, args.launcher, args.local_rank)
+    add_sanity_checks(cfg)
     fit_to_machine(cfg)
     return cfg
 
@@ -80,6 +84,9 @@ def main():
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     try:
         runner.test()
+    except BadInputError as error:
+        # A data loader's process hands over its whole traceback; the message stands last.
+        sys.exit(f'error: {str(error).strip().splitlines()[-1]}')
     except URLError as error:  # CIFAR is downloaded where it is missing
         sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
 

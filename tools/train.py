@@ -9,7 +9,9 @@ from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
 from vik_mm.compat.checkpoints import allow_runner_checkpoints
+from vik_mm.errors import BadInputError
 from vik_mm.engine import (
+    add_sanity_checks,
     add_launch_arguments,
     check_datasets,
     describe_layouts,
@@ -22,13 +24,16 @@ from vik_mm.engine import (
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='auto|FILE',
         help='carry on from a checkpoint; without a file, from the newest in the work dir',
+    )
+    parser.add_argument(
+        '--backbone', metavar='vik-s', help='put this backbone into the config: vik-t, vik-s, vik-b, vik-m or vik-l'
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument(
@@ -41,7 +46,7 @@ def parse_args(argv=None):
 def prepare(args):
     """Make the config that goes to the Runner."""
     allow_runner_checkpoints()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
@@ -54,6 +59,7 @@ def prepare(args):
     check_datasets(cfg, splits=('train', 'val'))
     init_distributed(cfg, args.launcher, args.local_rank)
     resolve_resume(cfg, args.resume)
+    add_sanity_checks(cfg)
     fit_to_machine(cfg)
     return cfg
 
@@ -67,6 +73,9 @@ def main():
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     try:
         runner.train()
+    except (BadInputError, FileNotFoundError) as error:
+        # A data loader's process hands over its whole traceback; the message stands last.
+        sys.exit(f'error: {str(error).strip().splitlines()[-1]}')
     except URLError as error:  # CIFAR is downloaded where it is missing
         sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
     except KeyboardInterrupt:

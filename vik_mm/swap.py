@@ -25,7 +25,9 @@ _NO_FEATURES = {'backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg'
 # Parts that are cut from a particular backbone.
 _OF_THE_BACKBONE = {'shared_head'}
 _DECAY_CONSTRUCTORS = {'LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor'}
-_PROBE_SIZE = 128
+# Heads that list several maps and read the last alone, unless the option is on.
+_READ_THE_LAST = {'EncHead': 'add_lateral'}
+_PROBE_SIZE = 320  # SSD's neck needs this much
 
 
 def swap_backbone(cfg: Config, backbone: str | dict) -> Config:
@@ -53,12 +55,15 @@ def swap_backbone(cfg: Config, backbone: str | dict) -> Config:
     cfg = copy.deepcopy(cfg)
     scope = cfg.get('default_scope') or 'mmengine'
     path, model = _find_model(cfg)
+    if nested := [key for key in ('backbone_cfg', 'backbones') if key in model.backbone]:
+        raise ValueError(f'{path}.backbone.{nested[0]}: this backbone is made around another one; swap by hand')
 
     with torch.random.fork_rng(devices=[]):
         old_maps = _run_backbone(_plain(model.backbone), scope, f'{path}.backbone')
         new_maps = _run_backbone({**new, 'out_indices': (0, 1, 2, 3)}, scope, 'backbone')
         if [stride for _, stride in new_maps] != [4, 8, 16, 32]:
             raise ValueError(f'backbone={new!r} has strides {[s for _, s in new_maps]}; needed are 4, 8, 16 and 32')
+        _cut_unread(model, path)
         stages = _match_stages(model.backbone, old_maps, new_maps, scope, f'{path}.backbone')
         used = _used_maps(model, len(stages), path)
         _Rewriter(model, path, scope, old_maps, new_maps, stages, used).run()
@@ -203,6 +208,18 @@ def _is_segmentation_head(path: str) -> bool:
     return path.rsplit('.', 1)[-1].split('[')[0] in ('decode_head', 'auxiliary_head')
 
 
+def _cut_unread(model: dict, path: str) -> None:
+    for _, head in _heads(model, path):
+        option = _READ_THE_LAST.get(_type_name(head))
+        if option and not head.get(option) and isinstance(head.get('in_index'), (list, tuple)):
+            head['in_index'], head['in_channels'] = head['in_index'][-1:], head['in_channels'][-1:]
+
+
+def _type_name(node: dict) -> str:
+    kind = node.get('type', '')
+    return (kind if isinstance(kind, str) else kind.__name__).rsplit('.', 1)[-1]
+
+
 def _used_maps(model: dict, count: int, path: str) -> list[int]:
     """List the positions of the maps that something reads."""
     if necks := _necks(model, path):
@@ -253,6 +270,8 @@ class _Rewriter:
         else:
             old = [int(x.shape[1]) for x in self.old]
             self._heads_behind(old, _channels(self.new), {i: k for k, i in enumerate(self.used)})
+            if roi_head := self.model.get('roi_head'):
+                self._regions_without_neck(roi_head, old[-1], int(self.new[-1].shape[1]))
 
     def _cut_levels(self, neck, count):
         """Let a pyramid start at the first map that it is given: an unused map would stop DDP."""
@@ -299,6 +318,15 @@ class _Rewriter:
             elif self._is_top(path) and (_is_segmentation_head(path) or not _necks(self.model, self.path)):
                 self._replace(head, 'in_channels', old[-1:], new[-1:], path)
 
+    def _regions_without_neck(self, node, old, new):
+        """Replace channels between a map and the heads that regions are cut from it for."""
+        for key, value in node.items():
+            for part in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(part, dict):
+                    self._regions_without_neck(part, old, new)
+            if key in ('in_channels', 'out_channels') and value == old:
+                node[key] = new
+
     def _is_top(self, path):
         return '.' not in path.removeprefix(f'{self.path}.')
 
@@ -338,7 +366,7 @@ def _translate_layer_decay(cfg: Config) -> None:
     """MMDetection's and MMSegmentation's constructors know backbones by name; this project's asks the backbone."""
     wrapper = cfg.get('optim_wrapper') or {}
     name = wrapper.get('constructor')
-    if name is None or (name if isinstance(name, str) else name.__name__).rsplit('.', 1)[-1] not in _DECAY_CONSTRUCTORS:
+    if name is None or _type_name(dict(type=name)) not in _DECAY_CONSTRUCTORS:
         return
     options = dict(wrapper.get('paramwise_cfg') or {})
     rate = options.pop('decay_rate', None)

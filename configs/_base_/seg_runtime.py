@@ -7,5 +7,5 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=4000),
     visualization=dict(_delete_=True, type='SegVisualizationHook'),
 )
-visualizer = dict(type='SegLocalVisualizer', name='visualizer', alpha=0.6)
+visualizer = dict(type='SegLocalVisualizer', alpha=0.6)
 log_processor = dict(by_epoch=False)

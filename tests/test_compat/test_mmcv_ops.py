@@ -420,12 +420,12 @@ def leaf(*shape, seed=0, scale=1.0):
     return (scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).requires_grad_()
 
 
-def dcn_case(modulated, scale=2.0):
+def dcn_case(modulated, scale=2.0, size=(5, 4)):
     def case():
-        x, weight, offset = leaf(2, 4, 9, 8), leaf(6, 2, 3, 3, seed=1), leaf(2, 36, 5, 4, seed=2, scale=scale)
+        x, weight, offset = leaf(2, 4, 9, 8), leaf(6, 2, 3, 3, seed=1), leaf(2, 36, *size, seed=2, scale=scale)
         if not modulated:
             return (x, offset, weight), mmcv.ops.deform_conv2d(x, offset, weight, 2, 1, 1, 2, 2)
-        mask, bias = leaf(2, 18, 5, 4, seed=3), leaf(6, seed=4)
+        mask, bias = leaf(2, 18, *size, seed=3), leaf(6, seed=4)
         out = mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, bias, 2, 1, 1, 2, 2)
         return (x, offset, mask, weight, bias), out
 
@@ -462,7 +462,8 @@ PARITY = {
     },
     'deform conv v1': ('deform_conv', dcn_case(False)),
     'deform conv v2': ('modulated_deform_conv', dcn_case(True)),
-    'deform conv at the start': ('modulated_deform_conv', lambda: dcn_case(True, 0.0)()),
+    'deform conv at the start': ('modulated_deform_conv', dcn_case(True, 0.0)),
+    'deform conv v2, offsets of a larger map': ('modulated_deform_conv', dcn_case(True, size=(9, 8))),
     'bbox overlaps': ('bbox', lambda: ((), mmcv.ops.bbox_overlaps(random_boxes(9)[0], random_boxes(8, 1)[0]))),
     'psa mask': ('psa_mask', lambda: ((x := leaf(2, 15, 4, 5),), mmcv.ops.PSAMask('distribute', (5, 3))(x))),
 }

@@ -3,12 +3,14 @@
 Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the map at hand.
 """
 
+import os
 import re
 from collections.abc import Sequence
 
 import torch
 from mmcv.cnn.bricks import DropPath, build_activation_layer
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from vik_mm.errors import BadInputError
 from vik_mm.layers import ConvMLP, LayerScale, pad_to_multiple
 from vik_mm.mixers import build_token_mixer
 from vik_mm.mixers.multipatch_rbfkan import effective_rank, resample_global_maps
@@ -292,6 +295,17 @@ class ViK(BaseBackbone):
                 maps[i] = getattr(self, f'norm{i}')(x)
         return tuple(maps[i] for i in self.out_indices)
 
+    def init_weights(self) -> None:
+        """Load the checkpoint of ``init_cfg``, where it has one.
+
+        Raises:
+            BadInputError: If the checkpoint is not there, or holds nothing of this backbone, which MMEngine would
+                pass over.
+        """
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+            self._check_pretrained(self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
+        super().init_weights()
+
     def train(self, mode: bool = True) -> 'ViK':
         """Set training mode; frozen parts, and batch norms under ``norm_eval``, stay in evaluation mode."""
         super().train(mode)
@@ -337,6 +351,22 @@ class ViK(BaseBackbone):
         for module in self._frozen_modules():
             module.eval()
             module.requires_grad_(False)
+
+    def _check_pretrained(self, checkpoint: str, prefix: str):
+        if '://' not in checkpoint and not os.path.isfile(checkpoint):
+            raise BadInputError(
+                f'backbone.init_cfg.checkpoint={checkpoint} does not exist; name a ViK checkpoint with --cfg-options '
+                'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with model.backbone.init_cfg=None'
+            )
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+        names = list(content.get('state_dict', content))
+        prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
+        if not any(prefix + name in names for name in self.state_dict()):
+            raise BadInputError(
+                f'{checkpoint} holds nothing of this ViK: with init_cfg.prefix={prefix!r}, names such as '
+                f'{prefix}stem.conv.weight are looked for, and it has {", ".join(names[:3])}, ...; a checkpoint of a whole '
+                "model takes prefix='backbone.', one of a backbone alone takes none"
+            )
 
     def _adapt_state_dict(self, state_dict, prefix, *_):
         """Refuse a checkpoint of another arch; resample the global maps of one made at another ``img_size``."""

@@ -12,11 +12,13 @@ def without_sync_bn(node: Any) -> Any:
         node (Any): A config, or a part of one.
 
     Returns:
-        Any: The same as plain dicts and lists, changed; the argument stays as it is.
+        Any: A copy with the change; the argument stays as it is.
     """
     if isinstance(node, dict):
-        node = {key: without_sync_bn(value) for key, value in node.items()}
-        return {**node, 'type': 'BN'} if node.get('type') in _SYNC else node
+        changed = {key: without_sync_bn(value) for key, value in node.items()}
+        if changed.get('type') in _SYNC:
+            changed['type'] = 'BN'
+        return type(node)(changed)
     if type(node) in (list, tuple):
         return type(node)(map(without_sync_bn, node))
     return node

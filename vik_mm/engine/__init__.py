@@ -2,13 +2,16 @@
 
 from .checkpoint import check_checkpoint_file, read_checkpoint, unwrap_state_dict
 from .data_check import check_datasets, describe_layouts
-from .launch import add_launch_arguments, fit_to_machine, init_distributed, load_config, resolve_resume
+from .launch import add_sanity_checks, add_launch_arguments, fit_to_machine, init_distributed, load_config, resolve_resume
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .progress_hook import ProgressHook
+from .sanity_check_hook import SanityCheckHook
 
 __all__ = [
     'LayerDecayOptimWrapperConstructor',
     'ProgressHook',
+    'SanityCheckHook',
+    'add_sanity_checks',
     'add_launch_arguments',
     'check_checkpoint_file',
     'check_datasets',

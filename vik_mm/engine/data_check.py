@@ -34,6 +34,14 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
             for path in _paths(dataset):
                 if not path.exists():
                     raise FileNotFoundError(_message(split, dataset, path))
+        evaluators = cfg.get(f'{split}_evaluator') or []
+        for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+            path = evaluator.get('ann_file')
+            if loader and isinstance(path, str) and '://' not in path and not Path(path).exists():
+                raise FileNotFoundError(
+                    f'{split}_evaluator.ann_file={path} does not exist; it must be the annotation file of the {split} data '
+                    f'set: --cfg-options {split}_evaluator.ann_file=...'
+                )
 
 
 def describe_layouts(cfg: Config) -> str:

@@ -132,6 +132,17 @@ def _end_gloo() -> None:
     gc.collect()
 
 
+def add_sanity_checks(cfg: Config) -> None:
+    """Add :class:`SanityCheckHook`, unless the config has it.
+
+    Args:
+        cfg (Config): Changed in place: ``custom_hooks``.
+    """
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(hook.get('type') == 'SanityCheckHook' for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type='SanityCheckHook')]
+
+
 def fit_to_machine(cfg: Config) -> None:
     """Take out of a config what this machine cannot do, and log it.
 

@@ -104,8 +104,13 @@ def modulated_deform_conv_forward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Fill ``output`` ``[B, O, H', W']``."""
+    """Fill ``output`` ``[B, O, H', W']``.
+
+    Offsets and mask of a larger map are read like the compiled operator reads them: their memory as if it were of
+    ``[H', W']``. DyHead relies on it.
+    """
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    offset, mask = (_as_if_of(values, output.shape[2:]) for values in (offset, mask))
     output.copy_(_forward(input, weight, offset, mask, bias if with_bias else None, geometry))
 
 
@@ -137,9 +142,12 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Fill the five gradients; ``grad_bias`` only ``with_bias``."""
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    offset, mask = (_as_if_of(values, grad_output.shape[2:]) for values in (offset, mask))
     grads = _backward(grad_output, input, weight, offset, mask, bias if with_bias else None, geometry)
-    for target, grad in zip((grad_input, grad_weight, grad_offset, grad_mask), grads):
-        target.copy_(grad)
+    grad_input.copy_(grads[0])
+    grad_weight.copy_(grads[1])
+    for target, grad in zip((grad_offset, grad_mask), grads[2:4]):
+        target.flatten(1)[:, : grad[0].numel()] = grad.flatten(1)
     if with_bias:
         grad_bias.copy_(grads[4])
 
@@ -166,6 +174,14 @@ def masked_col2im_forward(
 ) -> None:
     """Put ``col`` ``[C, n]`` back to its ``n`` places of ``im`` ``[1, C, H, W]``."""
     im[0, :, mask_h_idx, mask_w_idx] = col
+
+
+def _as_if_of(values, size):
+    """Read the memory of each image ``[C, H, W]`` as ``[C, *size]``, from its start."""
+    if values.shape[2:] == size:
+        return values
+    batch, channels = values.shape[:2]
+    return values.contiguous().flatten(1)[:, : channels * size.numel()].reshape(batch, channels, *size)
 
 
 def _arguments(input, weight, offset, mask, bias):

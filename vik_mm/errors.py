@@ -1,0 +1,5 @@
+"""Errors of this project."""
+
+
+class BadInputError(ValueError):
+    """A file that a run cannot use; the message names it and what to do. Tools print the message alone."""
