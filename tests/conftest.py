@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -173,6 +174,18 @@ def call_tool(monkeypatch, tmp_path, capsys):
         return code, written.out + written.err
 
     return call
+
+
+@pytest.fixture(scope='session')
+def depth_of_inheritance():
+    """How many files deep a config is."""
+
+    def depth(path):
+        bases = re.search(r'_base_ = (\[.*?\]|\S+)', path.read_text(), re.DOTALL)
+        found = re.findall(r"'([^']+\.py)'", bases[1]) if bases else []
+        return 1 + max((depth(path.parent / base) for base in found), default=0)
+
+    return depth
 
 
 def pytest_collection_modifyitems(items):

@@ -15,12 +15,6 @@ NAMES = [
 ]
 
 
-def depth_of_inheritance(path):
-    bases = re.search(r'_base_ = (\[.*?\]|\S+)', path.read_text(), re.DOTALL)
-    found = re.findall(r"'([^']+\.py)'", bases[1]) if bases else []
-    return 1 + max((depth_of_inheritance(path.parent / base) for base in found), default=0)
-
-
 def test_every_config_is_listed_here(root):
     assert sorted(NAMES) == sorted(p.stem for p in (root / 'configs/vik').glob('*.py'))
 
@@ -30,7 +24,7 @@ def path(request, root):
     return root / f'configs/vik/{request.param}.py'
 
 
-def test_form(path):
+def test_form(path, depth_of_inheritance):
     text = path.read_text()
     lines = text.split('\n')
     assert len(lines) <= 40

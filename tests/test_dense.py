@@ -50,7 +50,7 @@ def test_train_resume_and_test(tmp_path, make_config, call_tool, task):
     assert code is None, text
     metric = dict(detection='coco/segm_mAP: ', segmentation='mIoU: ')[task]
     validated = float(re.findall(rf'{metric}(\S+)', text)[-1])
-    (checkpoint,) = [p for p in work.glob('*_[14].pth')]
+    (checkpoint,) = work.glob('*_[14].pth')
     longer = dict(detection='train_cfg.max_epochs=2', segmentation='train_cfg.max_iters=6')[task]
     code, text = call_tool('train.py', config, '--work-dir', work, '--resume', '--cfg-options', longer)
     assert f'resuming from {checkpoint}' in text
@@ -198,15 +198,18 @@ class TestBadInput:
         label_map = next((data / 'ade20k/annotations/training').iterdir())
         cv2.imwrite(str(label_map), np.full((64, 64), 77, dtype=np.uint8))
         code, _ = call_tool(
-            'train.py', self.config(make_config, 'segmentation', data), '--cfg-options', 'train_dataloader.batch_size=16'
+            'train.py',
+            self.config(make_config, 'segmentation', data),
+            '--cfg-options',
+            'train_dataloader.batch_size=16',
         )
         assert f'{label_map} holds the label 76, and the model has classes 0 to 8' in code
 
     def test_pretrained_prefix_that_matches_nothing(self, tmp_path, make_config, make_checkpoint, call_tool):
         config = make_config('segmentation')
         checkpoint = make_checkpoint(config)
-        more = f"model = dict(backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='{checkpoint}', prefix='PREFIX')))\n"
-        config.write_text(config.read_text() + more.replace('PREFIX', 'encoder.'))
+        init_cfg = f"dict(_delete_=True, type='Pretrained', checkpoint='{checkpoint}', prefix='encoder.')"
+        config.write_text(config.read_text() + f'model = dict(backbone=dict(init_cfg={init_cfg}))\n')
         code, _ = call_tool('train.py', config)
         assert "holds nothing of this ViK: with init_cfg.prefix='encoder.'" in code
         config.write_text(config.read_text().replace('encoder.', 'backbone.'))

@@ -20,10 +20,10 @@ LAYERS = {
     'ops': set(),
     'layers': {'ops'},
     'mixers': {'ops', 'layers'},
-    'backbones': {'ops', 'layers', 'mixers'},
+    'backbones': {'ops', 'layers', 'mixers', 'errors'},
     'compat': set(),
     'datasets': {'compat'},
-    'engine': {'compat'},
+    'engine': {'compat', 'errors', 'swap'},
     'visualization': set(),
 }
 TORCH_ONLY = {'ops', 'layers'}

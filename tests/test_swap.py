@@ -19,9 +19,7 @@ def test_mask_rcnn_with_a_pyramid():
     text = before.dump() if hasattr(before, 'dump') else before.pretty_text
     cfg = vik_mm.swap_backbone(before, 'vik-s')
     assert (before.dump() if hasattr(before, 'dump') else before.pretty_text) == text, 'the argument is not changed'
-    assert cfg.model.backbone == dict(
-        type='mmpretrain.ViK', arch='small', drop_path_rate=0.1, out_indices=(0, 1, 2, 3)
-    )
+    assert cfg.model.backbone == dict(type='mmpretrain.ViK', arch='small', drop_path_rate=0.1, out_indices=(0, 1, 2, 3))
     assert cfg.model.neck.in_channels == [64, 128, 320, 512]
     assert cfg.model.roi_head == before.model.roi_head
     assert cfg.param_scheduler == before.param_scheduler
@@ -111,9 +109,7 @@ def test_settings_of_the_old_backbone_go():
 
 
 def test_layer_decay_of_a_named_backbone_becomes_ours():
-    cfg = vik_mm.swap_backbone(
-        load('mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'), 'vik-s'
-    )
+    cfg = vik_mm.swap_backbone(load('mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'), 'vik-s')
     assert cfg.optim_wrapper.constructor == 'LayerDecayOptimWrapperConstructor'
     assert cfg.optim_wrapper.paramwise_cfg == dict(layer_decay_rate=0.95)
     assert cfg.optim_wrapper.optimizer.lr == 1e-4

@@ -26,7 +26,7 @@ def parse_args(argv=None):
     parser.add_argument('--out', required=True, metavar='DIR', help='where pictures and results.json go')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--device', help='default: cuda where there is a GPU, or cpu')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='objects below are not drawn (default: %(default)s)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='draw objects from this on (default: %(default)s)')
     parser.add_argument('--no-pictures', action='store_true', help='write results.json alone')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'

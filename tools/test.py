@@ -10,10 +10,9 @@ from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
 from vik_mm.compat.checkpoints import allow_runner_checkpoints
-from vik_mm.errors import BadInputError
 from vik_mm.engine import (
-    add_sanity_checks,
     add_launch_arguments,
+    add_sanity_checks,
     check_checkpoint_file,
     check_datasets,
     describe_layouts,
@@ -21,6 +20,7 @@ from vik_mm.engine import (
     init_distributed,
     load_config,
 )
+from vik_mm.errors import BadInputError
 
 # How each package's visualization hook is told to draw into a folder.
 DRAW = {

@@ -9,10 +9,9 @@ from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
 from vik_mm.compat.checkpoints import allow_runner_checkpoints
-from vik_mm.errors import BadInputError
 from vik_mm.engine import (
-    add_sanity_checks,
     add_launch_arguments,
+    add_sanity_checks,
     check_datasets,
     describe_layouts,
     fit_to_machine,
@@ -20,6 +19,7 @@ from vik_mm.engine import (
     load_config,
     resolve_resume,
 )
+from vik_mm.errors import BadInputError
 
 
 def parse_args(argv=None):

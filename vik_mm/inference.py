@@ -68,8 +68,8 @@ class Predictor:
             image (str | PathLike): The file.
 
         Returns:
-            tuple[dict, BaseDataElement]: What goes into a JSON file, and the data sample of the model's package. The dict
-            has ``image``, ``task``, and for classification ``label``, ``class``, ``score`` and ``top`` (five best);
+            tuple[dict, BaseDataElement]: What goes into a JSON file, and the data sample of the model's package. The
+            dict has ``image``, ``task``, and for classification ``label``, ``class``, ``score`` and ``top`` (five best);
             for detection ``objects`` with ``label``, ``class``, ``score``, ``box`` (x1, y1, x2, y2 in pixels) and,
             where there are masks, ``mask`` (COCO's run-length code); for segmentation ``shares``, the share of the
             picture that each class found takes.
@@ -154,7 +154,10 @@ class Predictor:
 
     def _segmentation(self, sample) -> dict[str, Any]:
         labels, counts = sample.pred_sem_seg.data.unique(return_counts=True)
-        shares = {self._name(k): round(n / sample.pred_sem_seg.data.numel(), 6) for k, n in zip(labels.tolist(), counts.tolist())}
+        shares = {
+            self._name(k): round(n / sample.pred_sem_seg.data.numel(), 6)
+            for k, n in zip(labels.tolist(), counts.tolist())
+        }
         return dict(shares=shares)
 
     @staticmethod

@@ -82,13 +82,15 @@ def swap_backbone(cfg: Config, backbone: str | dict) -> Config:
 def _backbone_config(backbone: str | dict) -> dict[str, Any]:
     if isinstance(backbone, str):
         if backbone not in _ARCHS:
-            raise ValueError(f'backbone {backbone!r} is unknown; choose one of {sorted(_ARCHS)}, or give a config (dict)')
+            raise ValueError(
+                f'backbone {backbone!r} is unknown; choose one of {sorted(_ARCHS)}, or give a config (dict)'
+            )
         arch, drop_path_rate = _ARCHS[backbone]
         return dict(type='mmpretrain.ViK', arch=arch, drop_path_rate=drop_path_rate)
     if not isinstance(backbone, dict) or 'type' not in backbone:
         raise ValueError(f'backbone must be one of {sorted(_ARCHS)} or a dict with a type, got {backbone!r}')
     if 'out_indices' in backbone:
-        raise ValueError("backbone.out_indices follows from the config that the backbone is put into; leave it out")
+        raise ValueError('backbone.out_indices follows from the config that the backbone is put into; leave it out')
     return copy.deepcopy(dict(backbone))
 
 
@@ -110,7 +112,9 @@ def _find_model(cfg: Config) -> tuple[str, ConfigDict]:
     if not found:
         raise ValueError('the config has no model.backbone to swap')
     if len(found) > 1:
-        raise ValueError(f'the config has several backbones, {", ".join(f"{p}.backbone" for p, _ in found)}: swap by hand')
+        raise ValueError(
+            f'the config has several backbones, {", ".join(f"{p}.backbone" for p, _ in found)}: swap by hand'
+        )
     return found[0]
 
 
@@ -161,8 +165,8 @@ def _match_stages(old: dict, old_maps, new_maps, scope: str, path: str) -> list[
         )
     if scope != 'mmseg':
         raise ValueError(
-            f'{path} gives strides {strides} (out_indices={tuple(indices)}); anchors and regions of this config are made '
-            f'for them, and the new backbone has {[new_strides[i] for i in indices]}: adapt the config by hand'
+            f'{path} gives strides {strides} (out_indices={tuple(indices)}); anchors and regions of this config are '
+            f'made for them, and the new backbone has {[new_strides[i] for i in indices]}: adapt the config by hand'
         )
     print_log(
         f'{path} dilates its stages (strides {strides}); the new maps have strides {[new_strides[i] for i in indices]}',
@@ -259,7 +263,9 @@ class _Rewriter:
             if i == 0:
                 self._cut_levels(neck, len(self.old))
             old_channels = _channels(self.old if i == 0 else kept)
-            self._replace(neck, 'in_channels', old_channels, _channels(self.new), path, cut=self.used if i == 0 else None)
+            self._replace(
+                neck, 'in_channels', old_channels, _channels(self.new), path, cut=self.used if i == 0 else None
+            )
             # Maps of the old backbone that dilates have sizes of their own; only channels count here.
             new = tuple(self.new)
             old = tuple(self.old if i == 0 else kept)
@@ -356,8 +362,10 @@ def _set_normalisation(cfg: Config, model: ConfigDict) -> None:
             continue
         rgb = dict(mean=_MEAN, std=_STD)
         if node.get('bgr_to_rgb') is not True or any(list(node.get(key, [])) != rgb[key] for key in rgb):
-            print_log('data_preprocessor: mean, std and colour order of the old backbone give way to RGB and the '
-                      "new one's", logger='current')
+            print_log(
+                "data_preprocessor: mean, std and colour order of the old backbone give way to RGB and the new one's",
+                logger='current',
+            )
             node.pop('rgb_to_bgr', None)
             node.update(**copy.deepcopy(rgb), bgr_to_rgb=True)
 

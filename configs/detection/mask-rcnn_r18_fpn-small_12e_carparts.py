@@ -3,6 +3,8 @@
 _base_ = 'mask-rcnn_vik-t_fpn-small_12e_carparts.py'
 
 model = dict(
-    backbone=dict(_delete_=True, type='ResNet', depth=18, out_indices=(0, 1, 2, 3), norm_cfg=dict(type='BN'), init_cfg=None),
+    backbone=dict(
+        _delete_=True, type='ResNet', depth=18, out_indices=(0, 1, 2, 3), norm_cfg=dict(type='BN'), init_cfg=None
+    ),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )

@@ -1,5 +1,6 @@
 # Mask R-CNN with a small ViK on the built-in shapes at 64 pixels.
-#   python tools/data/make_shapes.py data/shapes && python tools/train.py configs/detection/mask-rcnn_vik-demo_fpn_shapes.py
+#   python tools/data/make_shapes.py data/shapes
+#   python tools/train.py configs/detection/mask-rcnn_vik-demo_fpn_shapes.py
 _base_ = [
     '../_base_/models/mask-rcnn_vik-t_small.py',
     '../_base_/datasets/shapes_instance.py',

@@ -1,5 +1,6 @@
 # Semantic FPN with a small ViK on the built-in shapes at 64 pixels.
-#   python tools/data/make_shapes.py data/shapes && python tools/train.py configs/segmentation/fpn_vik-demo_shapes.py
+#   python tools/data/make_shapes.py data/shapes
+#   python tools/train.py configs/segmentation/fpn_vik-demo_shapes.py
 _base_ = [
     '../_base_/models/fpn_vik-t_small.py',
     '../_base_/datasets/shapes_seg.py',

@@ -3,7 +3,9 @@
 _base_ = 'upernet_vik-t_small-1k_camvid-192x192.py'
 
 model = dict(
-    backbone=dict(_delete_=True, type='ResNet', depth=18, out_indices=(0, 1, 2, 3), norm_cfg=dict(type='BN'), init_cfg=None),
+    backbone=dict(
+        _delete_=True, type='ResNet', depth=18, out_indices=(0, 1, 2, 3), norm_cfg=dict(type='BN'), init_cfg=None
+    ),
     decode_head=dict(in_channels=[64, 128, 256, 512]),
     auxiliary_head=dict(in_channels=256),
 )

@@ -482,7 +482,7 @@ def test_parity_with_compiled_mmcv(monkeypatch, served, name):
 
 
 def test_every_operator_of_the_list_is_served():
-    needed = 'nms softnms nms_match bbox_overlaps masked_im2col_forward masked_col2im_forward'.split()
+    needed = ['nms', 'softnms', 'nms_match', 'bbox_overlaps', 'masked_im2col_forward', 'masked_col2im_forward']
     for name in ('roi_align', 'roi_pool', 'sigmoid_focal_loss', 'softmax_focal_loss', 'ms_deform_attn', 'psamask'):
         needed += [f'{name}_forward', f'{name}_backward']
     needed += ['deform_conv_forward', 'deform_conv_backward_input', 'deform_conv_backward_parameters']

@@ -184,7 +184,9 @@ def num_classes_of(node):
 
     def search(value):
         if isinstance(value, dict):
-            found.extend(v for k, v in value.items() if k in ('num_classes', 'num_things_classes') and isinstance(v, int) and v)
+            found.extend(
+                v for k, v in value.items() if k in ('num_classes', 'num_things_classes') and isinstance(v, int) and v
+            )
             for child in value.values():
                 search(child)
         elif isinstance(value, (list, tuple)):
@@ -287,7 +289,9 @@ def main():
             with quiet:
                 result, reason = try_family(scope, family, name, SIZES.get(family, args.size))
             rows.append([scope, family, name, result, reason])
-            progress.console.print(f'{scope}/{family}: {result} {reason} [{time.time() - start:.0f} s]', markup=False, soft_wrap=True)
+            progress.console.print(
+                f'{scope}/{family}: {result} {reason} [{time.time() - start:.0f} s]', markup=False, soft_wrap=True
+            )
             progress.advance(task)
             gc.collect()
     header = ['package', 'family', 'config', 'result', 'reason']

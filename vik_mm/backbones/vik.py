@@ -364,8 +364,8 @@ class ViK(BaseBackbone):
         if not any(prefix + name in names for name in self.state_dict()):
             raise BadInputError(
                 f'{checkpoint} holds nothing of this ViK: with init_cfg.prefix={prefix!r}, names such as '
-                f'{prefix}stem.conv.weight are looked for, and it has {", ".join(names[:3])}, ...; a checkpoint of a whole '
-                "model takes prefix='backbone.', one of a backbone alone takes none"
+                f'{prefix}stem.conv.weight are looked for, and it has {", ".join(names[:3])}, ...; a checkpoint of a '
+                "whole model takes prefix='backbone.', one of a backbone alone takes none"
             )
 
     def _adapt_state_dict(self, state_dict, prefix, *_):

@@ -2,7 +2,14 @@
 
 from .checkpoint import check_checkpoint_file, read_checkpoint, unwrap_state_dict
 from .data_check import check_datasets, describe_layouts
-from .launch import add_sanity_checks, add_launch_arguments, fit_to_machine, init_distributed, load_config, resolve_resume
+from .launch import (
+    add_launch_arguments,
+    add_sanity_checks,
+    fit_to_machine,
+    init_distributed,
+    load_config,
+    resolve_resume,
+)
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .progress_hook import ProgressHook
 from .sanity_check_hook import SanityCheckHook

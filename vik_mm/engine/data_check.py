@@ -39,8 +39,8 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
             path = evaluator.get('ann_file')
             if loader and isinstance(path, str) and '://' not in path and not Path(path).exists():
                 raise FileNotFoundError(
-                    f'{split}_evaluator.ann_file={path} does not exist; it must be the annotation file of the {split} data '
-                    f'set: --cfg-options {split}_evaluator.ann_file=...'
+                    f'{split}_evaluator.ann_file={path} does not exist; it must be the annotation file of the {split} '
+                    f'data set: --cfg-options {split}_evaluator.ann_file=...'
                 )
 
 

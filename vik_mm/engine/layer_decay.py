@@ -17,7 +17,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Args:
         optim_wrapper_cfg (dict): As MMEngine's default constructor takes it.
-        paramwise_cfg (dict): ``layer_decay_rate`` (float, in (0, 1]), and all that MMEngine's default constructor takes:
+        paramwise_cfg (dict): ``layer_decay_rate`` (float, in (0, 1]), and what MMEngine's default constructor takes:
             ``custom_keys``, ``flat_decay_mult``, ``norm_decay_mult`` and so on, with the same meaning.
 
     Raises:
@@ -65,8 +65,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if not scales:
             kind = type(getattr(model, 'backbone', model)).__name__
             raise ValueError(
-                f'layer-wise decay needs a backbone with get_layer_depth, and {kind} has none; take one that does (ViK, '
-                "those of MMPretrain), or remove optim_wrapper.constructor and paramwise_cfg's layer_decay_rate"
+                f'layer-wise decay needs a backbone with get_layer_depth, and {kind} has none; take one that does '
+                "(ViK, those of MMPretrain), or remove optim_wrapper.constructor and paramwise_cfg's layer_decay_rate"
             )
         print_log(
             f'layer-wise decay: learning rates of {len(scales)} backbone parameters x {min(scales.values()):.3f} to '

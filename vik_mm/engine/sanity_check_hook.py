@@ -20,8 +20,8 @@ class SanityCheckHook(Hook):
 
     Before the first iteration: the classes of the data set against the heads' ``num_classes`` and against the
     categories of its annotation file, and whether every image that it names is there. In every iteration: whether label
-    maps hold classes that there are not. An image or annotation that a pipeline fails on is named. A checkpoint none of whose
-    names are the model's is refused, where MMEngine would load nothing and go on. ``tools/train.py`` and
+    maps hold classes that there are not. An image or annotation that a pipeline fails on is named. A checkpoint none of
+    whose names are the model's is refused, where MMEngine would load nothing and go on. ``tools/train.py`` and
     ``tools/test.py`` add this hook.
 
     Raises:

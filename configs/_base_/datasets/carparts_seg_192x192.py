@@ -32,6 +32,8 @@ train_dataloader = dict(
     )
 )
 val_dataloader = dict(
-    dataset=dict(data_root=data_root, metainfo=metainfo, ann_file='val.txt', data_prefix=folders, pipeline=test_pipeline)
+    dataset=dict(
+        data_root=data_root, metainfo=metainfo, ann_file='val.txt', data_prefix=folders, pipeline=test_pipeline
+    )
 )
 test_dataloader = val_dataloader

@@ -11,9 +11,7 @@ model = dict(
         pad_size_divisor=32,
     ),
     backbone=dict(out_indices=(1, 2, 3)),
-    neck=dict(
-        type='FPN', in_channels=[128, 320, 512], out_channels=256, num_outs=5, add_extra_convs='on_input'
-    ),
+    neck=dict(type='FPN', in_channels=[128, 320, 512], out_channels=256, num_outs=5, add_extra_convs='on_input'),
     bbox_head=dict(
         type='RetinaHead',
         num_classes=80,

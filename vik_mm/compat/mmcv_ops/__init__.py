@@ -82,7 +82,7 @@ def serve_mmcv_ops() -> bool:
 
 def _missing(name, *args, **kwargs):
     raise NotImplementedError(
-        f"the operator '{name}' of MMCV is not compiled here, and vik_mm.compat.mmcv_ops has none for it. Compile MMCV: "
+        f"the operator '{name}' of MMCV is not compiled here, and vik_mm.compat.mmcv_ops has none. Compile MMCV: "
         f'{BUILD_COMMAND.format(package=_installed_mmcv())}'
     )
 

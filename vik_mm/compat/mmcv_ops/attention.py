@@ -69,8 +69,8 @@ def psamask_forward(
 ) -> None:
     """Spread a mask around each position over the whole map.
 
-    ``input`` is ``[B, h_mask * w_mask, H, W]``, ``output`` ``[B, H * W, H, W]``: from all positions (collect, type 0) or
-    to all positions (distribute, type 1).
+    ``input`` is ``[B, h_mask * w_mask, H, W]``, ``output`` ``[B, H * W, H, W]``: from all positions (collect, type 0)
+    or to all positions (distribute, type 1).
     """
     index, inside = _window(h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask, input.device)
     spread = torch.where(inside, input.gather(1, index.expand(num_, -1, -1, -1)), 0)

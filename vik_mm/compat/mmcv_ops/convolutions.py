@@ -185,7 +185,7 @@ def _as_if_of(values, size):
 
 
 def _arguments(input, weight, offset, mask, bias):
-    """torchvision's form: no mask and no bias are stand-ins of the right size."""
+    """Torchvision's form: no mask and no bias are stand-ins of the right size."""
     if bias is None:
         bias = input.new_zeros(weight.shape[0])
     if mask is None:

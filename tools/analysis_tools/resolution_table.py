@@ -1,0 +1,80 @@
+"""Test one trained model at several image sizes, with its global maps native or resampled to each size.
+
+ViK's global step works on the grid of ``img_size``: a map of another size is averaged to it and the answer resized back
+(native). The other way is to resample the weights to the grid of the new size (resampled). Each row is a whole test.
+"""
+
+import argparse
+import csv
+import sys
+
+from mmengine.runner import Runner
+
+import vik_mm  # noqa: F401  registers ViK
+from vik_mm.compat.checkpoints import allow_runner_checkpoints
+from vik_mm.engine import check_checkpoint_file, check_datasets, fit_to_machine, load_config
+
+
+def scale_pipeline(steps, ratio):
+    """Multiply the size that images are resized to; return how often."""
+    count = 0
+    for step in steps:
+        if step['type'] in ('Resize', 'ResizeEdge', 'CenterCrop'):
+            key = 'crop_size' if step['type'] == 'CenterCrop' else 'scale'
+            size = step[key]
+            step[key] = round(size * ratio) if isinstance(size, int) else tuple(round(side * ratio) for side in size)
+            count += 1
+    return count
+
+
+def test(args, ratio, resampled):
+    """Return the metrics of one row."""
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    check_datasets(cfg, splits=('test',))
+    if not scale_pipeline(cfg.test_dataloader.dataset.pipeline, ratio):
+        raise ValueError(f'the test pipeline of {args.config} has no Resize, ResizeEdge or CenterCrop to scale')
+    backbone = cfg.model.backbone
+    backbone.init_cfg = None
+    if resampled:
+        size = backbone.get('img_size', 224)
+        backbone.img_size = round(size * ratio) if isinstance(size, int) else tuple(round(s * ratio) for s in size)
+    cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
+    fit_to_machine(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.load_checkpoint(args.checkpoint, strict=True)
+    return runner.test()
+
+
+def main():
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of a model with ViK')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--ratios', type=float, nargs='+', default=[0.75, 1.0, 1.5, 2.0], help='default: %(default)s')
+    parser.add_argument('--metrics', nargs='+', required=True, help='e.g. accuracy/top1, coco/bbox_mAP_50 or mIoU')
+    parser.add_argument('--out', metavar='FILE.csv', help='add the rows to this file')
+    parser.add_argument('--work-dir', default='work_dirs/resolution', help='for logs (default: %(default)s)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    args = parser.parse_args()
+    allow_runner_checkpoints()
+    rows = []
+    try:
+        check_checkpoint_file(args.checkpoint)
+        for ratio in args.ratios:
+            for resampled in (False, True) if ratio != 1 else (False,):
+                metrics = test(args, ratio, resampled)
+                if missing := [name for name in args.metrics if name not in metrics]:
+                    raise ValueError(f'--metrics {missing} are not among {sorted(metrics)}')
+                step = 'resampled' if resampled else 'native'
+                rows += [[args.config, name, ratio, step, f'{metrics[name]:.4f}'] for name in args.metrics]
+                print(*rows[-len(args.metrics) :], sep='\n', flush=True)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    if args.out:
+        with open(args.out, 'a', newline='') as file:
+            csv.writer(file).writerows(rows)
+
+
+if __name__ == '__main__':
+    main()
