@@ -69,10 +69,10 @@ class Predictor:
 
         Returns:
             tuple[dict, BaseDataElement]: What goes into a JSON file, and the data sample of the model's package. The
-            dict has ``image``, ``task``, and for classification ``label``, ``class``, ``score`` and ``top`` (five best);
-            for detection ``objects`` with ``label``, ``class``, ``score``, ``box`` (x1, y1, x2, y2 in pixels) and,
-            where there are masks, ``mask`` (COCO's run-length code); for segmentation ``shares``, the share of the
-            picture that each class found takes.
+            dict has ``image``, ``task``, and for classification ``label``, ``class``, ``score`` and ``top`` (the best
+            five); for detection ``objects`` with ``label``, ``class``, ``score``, ``box`` (x1, y1, x2, y2 in pixels)
+            and, where there are masks, ``mask`` (COCO's run-length code); for segmentation ``shares``, the share of
+            the picture that each class found takes.
 
         Raises:
             BadInputError: If the file is no image.

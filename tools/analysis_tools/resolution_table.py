@@ -15,25 +15,24 @@ from vik_mm.compat.checkpoints import allow_runner_checkpoints
 from vik_mm.engine import check_checkpoint_file, check_datasets, fit_to_machine, load_config
 
 
-def scale_pipeline(steps, ratio):
-    """Multiply the size that images are resized to; return how often."""
-    count = 0
+def scale_pipeline(steps, ratio, img_size):
+    """Multiply the size that images are resized to; where they are not, resize them from ``img_size``."""
+    if not any(step['type'] in ('Resize', 'ResizeEdge') for step in steps):
+        side = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)[::-1]
+        steps.insert(len(steps) - 1, dict(type='Resize', scale=side, interpolation='bicubic'))
     for step in steps:
         if step['type'] in ('Resize', 'ResizeEdge', 'CenterCrop'):
             key = 'crop_size' if step['type'] == 'CenterCrop' else 'scale'
             size = step[key]
             step[key] = round(size * ratio) if isinstance(size, int) else tuple(round(side * ratio) for side in size)
-            count += 1
-    return count
 
 
 def test(args, ratio, resampled):
     """Return the metrics of one row."""
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     check_datasets(cfg, splits=('test',))
-    if not scale_pipeline(cfg.test_dataloader.dataset.pipeline, ratio):
-        raise ValueError(f'the test pipeline of {args.config} has no Resize, ResizeEdge or CenterCrop to scale')
     backbone = cfg.model.backbone
+    scale_pipeline(cfg.test_dataloader.dataset.pipeline, ratio, backbone.get('img_size', 224))
     backbone.init_cfg = None
     if resampled:
         size = backbone.get('img_size', 224)
