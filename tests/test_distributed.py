@@ -75,11 +75,13 @@ def test_dist_scripts_train_one_model_and_test_it(tmp_path, root, make_config, r
     assert trained['state_dict'].keys() == start.keys()
     if task != 'segmentation':
         assert trained['meta']['iter'] == 2  # 16 scenes over 2 processes in batches of 4
+    if task != 'classification':
+        return  # testing is the same code for all; tests/test_dense.py tests in one process
     result = run_tool('dist_test.sh', config, checkpoint, 2, '--work-dir', work, env=env)
-    assert {'classification': 'accuracy/top1', 'detection': 'segm_mAP', 'segmentation': 'mIoU'}[task] in result.text
+    assert 'accuracy/top1' in result.text
 
 
-@pytest.mark.parametrize('task', ['classification', 'segmentation'])
+@pytest.mark.parametrize('task', ['classification'])
 def test_two_nodes_train_one_model(tmp_path, root, make_config, run_tool, task):
     """Two 'nodes' of one process each, through dist_train.sh on loopback."""
     config, work = make_config(task, SAVE_RANKS), tmp_path / 'work'

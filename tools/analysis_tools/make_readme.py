@@ -1,4 +1,4 @@
-"""Write the tables of README.md from the metafile and the benchmark's CSV; --check says whether they agree."""
+"""Write the tables of README.md and docs/dense.md from metafiles and CSV files; --check says whether they agree."""
 
 import argparse
 import csv
@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-README = ROOT / 'README.md'
+PAGES = [ROOT / 'README.md', ROOT / 'docs/dense.md']
 
 
 def markdown(header: list[str], rows: list[list]) -> str:
@@ -89,30 +89,62 @@ def bench_table(_) -> str:
     return markdown(['case', 'speed-up', 'peak memory of a step'], body) + '\n\n' + note
 
 
-TABLES = dict(paper=paper_table, models=models_table, measured=measured_table, commands=commands, bench=bench_table)
+def dense_table(folder: str) -> str:
+    """What was trained here for detection or segmentation."""
+    models = yaml.safe_load((ROOT / f'configs/{folder}/metafile.yml').read_text())['Models']
+    metrics = list(dict.fromkeys(name for model in models for name in model['Metrics']))
+    rows = []
+    for model in models:
+        length = f'{model["Epochs"]} epochs' if 'Epochs' in model else f'{model["Iterations"]} iterations'
+        cells = [model['Metrics'].get(name) for name in metrics]
+        name, config = Path(model['Config']).stem, model['Config']
+        parameters = f'{model["Parameters"] / 1e6:.2f}'
+        rows.append(
+            [f'[{name}](CONFIGS/{config})', model['Backbone'], parameters, length, *cells, model['Training Time']]
+        )
+    return markdown(['config', 'backbone', 'parameters, M', 'length', *metrics, 'time'], rows)
 
 
-def render(text: str) -> str:
+def csv_table(name: str) -> str:
+    """Rows of a CSV file."""
+    with (ROOT / f'docs/data/{name}.csv').open() as file:
+        header, *rows = csv.reader(file)
+    return markdown(header, rows)
+
+
+TABLES = dict(
+    paper=paper_table,
+    models=models_table,
+    measured=measured_table,
+    commands=commands,
+    bench=bench_table,
+    detection=lambda _: dense_table('detection'),
+    segmentation=lambda _: dense_table('segmentation'),
+    sweep=lambda _: csv_table('swap_sweep'),
+    resolution=lambda _: csv_table('resolution'),
+)
+
+
+def render(page: Path) -> str:
     """Fill every block between ``<!-- table: NAME -->`` and ``<!-- end -->``."""
     meta = yaml.safe_load((ROOT / 'configs/vik/metafile.yml').read_text())
+    to_root = '..' if page.parent != ROOT else '.'
 
     def fill(match):
-        return f'{match[1]}\n{TABLES[match[2]](meta)}\n{match[3]}'
+        return f'{match[1]}\n{TABLES[match[2]](meta).replace("CONFIGS", to_root)}\n{match[3]}'
 
-    return re.sub(r'(<!-- table: (\w+) -->).*?(<!-- end -->)', fill, text, flags=re.DOTALL)
+    return re.sub(r'(<!-- table: (\w+) -->).*?(<!-- end -->)', fill, page.read_text(), flags=re.DOTALL)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--check', action='store_true', help='write nothing; exit 1 if the README is out of date')
+    parser.add_argument('--check', action='store_true', help='write nothing; exit 1 if a page is out of date')
     args = parser.parse_args()
-    text = README.read_text()
-    rendered = render(text)
-    if args.check:
-        if rendered != text:
-            sys.exit('error: README.md does not agree with metafile.yml or the benchmark; run make readme')
-        return
-    README.write_text(rendered)
+    stale = [page for page in PAGES if render(page) != page.read_text()]
+    if args.check and stale:
+        sys.exit(f'{", ".join(page.name for page in stale)} differ from what they are made of: run make readme')
+    for page in stale:
+        page.write_text(render(page))
 
 
 if __name__ == '__main__':
