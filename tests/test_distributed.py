@@ -105,10 +105,14 @@ atexit.register(lambda: print('THREADS', sorted(open(f).read() for f in glob.glo
 import torch
 from mmengine.config import Config
 from vik_mm.engine import init_distributed
-init_distributed(Config(dict()), 'pytorch')
-model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
-model.itself = [model]  # a cycle, as a Runner has them
-model(torch.ones(1, 2)).sum().backward()
+
+def main():
+    init_distributed(Config(dict()), 'pytorch')
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
+    model.itself = [model]  # a cycle, as a Runner has them
+    model(torch.ones(1, 2)).sum().backward()
+
+main()
 """
     env = {**os.environ, 'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29661'}
     result = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
