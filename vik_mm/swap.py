@@ -261,7 +261,7 @@ class _Rewriter:
         for i, (path, neck) in enumerate(necks):
             before = copy.deepcopy(neck)
             if i == 0:
-                self._cut_levels(neck, len(self.old))
+                self._cut_levels(neck)
             old_channels = _channels(self.old if i == 0 else kept)
             self._replace(
                 neck, 'in_channels', old_channels, _channels(self.new), path, cut=self.used if i == 0 else None
@@ -279,7 +279,7 @@ class _Rewriter:
             if roi_head := self.model.get('roi_head'):
                 self._regions_without_neck(roi_head, old[-1], int(self.new[-1].shape[1]))
 
-    def _cut_levels(self, neck, count):
+    def _cut_levels(self, neck):
         """Let a pyramid start at the first map that it is given: an unused map would stop DDP."""
         start = neck.get('start_level', 0)
         if start:
