@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
+
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'  # read when the kernels are defined: before the next import
 
 import vik_mm
 
@@ -189,7 +193,11 @@ def depth_of_inheritance():
 
 
 def pytest_collection_modifyitems(items):
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker('gpu'):
-                item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))
+    needs = {
+        'gpu': (torch.cuda.is_available(), 'needs a CUDA device'),
+        'triton': (vik_mm.ops.backends.HAS_TRITON, 'needs the package triton'),
+    }
+    for item in items:
+        for mark, (is_there, reason) in needs.items():
+            if item.get_closest_marker(mark) and not is_there:
+                item.add_marker(pytest.mark.skip(reason=reason))

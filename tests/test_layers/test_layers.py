@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from vik_mm.layers import LayerScale, RBFKANLayer, merge_patches, pad_to_multiple, split_patches
+from vik_mm.layers import LayerScale, RBFKANLayer
+from vik_mm.ops import merge_patches, pad_to_multiple, split_patches
 
 
 def test_patches_are_read_row_by_row_and_put_back():

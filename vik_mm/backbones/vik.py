@@ -19,9 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vik_mm.errors import BadInputError
-from vik_mm.layers import ConvMLP, LayerScale, pad_to_multiple
+from vik_mm.layers import ConvMLP, LayerScale
 from vik_mm.mixers import build_token_mixer
 from vik_mm.mixers.multipatch_rbfkan import effective_rank, resample_global_maps
+from vik_mm.ops import pad_to_multiple
 
 MIN_IMAGE_SIZE = 32
 
@@ -115,8 +116,13 @@ class ViKBlock(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.layer_scale1(self.token_mixer(self.norm1(x))))
-        return x + self.drop_path(self.layer_scale2(self.mlp(self.norm2(x))))
+        x = self._add(x, self.layer_scale1, self.token_mixer(self.norm1(x)))
+        return self._add(x, self.layer_scale2, self.mlp(self.norm2(x)))
+
+    def _add(self, x: Tensor, layer_scale: nn.Module, branch: Tensor) -> Tensor:
+        """``x + drop_path(layer_scale(branch))`` in one pass over the map, both being factors of a sample's channel."""
+        factor = self.drop_path(layer_scale(x.new_ones(x.shape[0], 1, 1, 1)))
+        return torch.addcmul(x, branch, factor)
 
 
 class ViKStage(nn.Module):

@@ -2,7 +2,6 @@
 
 from .conv_mlp import ConvMLP
 from .layer_scale import LayerScale
-from .patches import merge_patches, pad_to_multiple, split_patches
 from .rbf_kan import RBFKANLayer
 
-__all__ = ['ConvMLP', 'LayerScale', 'RBFKANLayer', 'merge_patches', 'pad_to_multiple', 'split_patches']
+__all__ = ['ConvMLP', 'LayerScale', 'RBFKANLayer']

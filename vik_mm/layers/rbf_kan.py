@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vik_mm.ops import rbf_kan
+from vik_mm.ops import patch_rbf_kan, rbf_kan
 
 # Keeps a width that training drove towards zero from dividing by zero, as in the reference release.
 WIDTH_FLOOR = 1e-6
@@ -61,5 +61,24 @@ class RBFKANLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., F]`` to ``[..., O]``."""
-        widths = self.log_widths.exp() + WIDTH_FLOOR
-        return rbf_kan(x, self.centers, widths, self.weight, backend=self.backend) + self.base(F.silu(x))
+        return rbf_kan(x, self.centers, self.widths, self.weight, backend=self.backend) + self.base(F.silu(x))
+
+    def add_to_patches(self, x: Tensor, patch_size: int) -> Tensor:
+        """Add to each patch of a map what the layer makes of it.
+
+        Args:
+            x (Tensor): ``[B, C, H, W]``.
+            patch_size (int): ``P``, in pixels; ``P * P`` are the layer's in and out features.
+
+        Returns:
+            Tensor: ``[B, C, H, W]``; see :func:`vik_mm.ops.patch_rbf_kan`.
+        """
+        base = self.base
+        return patch_rbf_kan(
+            x, self.centers, self.widths, self.weight, base.weight, base.bias, patch_size, backend=self.backend
+        )
+
+    @property
+    def widths(self) -> Tensor:
+        """Standard deviations of the Gaussians, ``[F, G]``."""
+        return self.log_widths.exp() + WIDTH_FLOOR

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from vik_mm.layers import RBFKANLayer, merge_patches, pad_to_multiple, split_patches
+from vik_mm.layers import RBFKANLayer
+from vik_mm.ops import linear, plus_conv2d
 
 from .base import TokenMixer
 
@@ -100,23 +101,28 @@ class MultiPatchRBFKAN(TokenMixer):
 
     def patch_mix(self, x: Tensor) -> Tensor:
         """Mix inside each patch, ``[B, C, H, W] -> [B, C, H, W]``."""
-        height, width = x.shape[-2:]
-        patches = split_patches(pad_to_multiple(x, self.patch_size), self.patch_size)
-        patches = self.rbf_kan(patches) + patches
-        return merge_patches(patches, self.patch_size)[..., :height, :width]
+        return self.rbf_kan.add_to_patches(x, self.patch_size)
 
     def axis_mix(self, y: Tensor) -> Tensor:
         """Mix along columns and rows, weighed for each image, ``[B, C, H, W] -> [B, C, H, W]``."""
-        weights = self.axis_gate(y.mean((2, 3), keepdim=True)).softmax(dim=1)  # [B, 2, 1, 1]
-        return weights[:, 0:1] * self.axis_h(y) + weights[:, 1:2] * self.axis_w(y)
+        gate = y.mean((2, 3))
+        for layer in self.axis_gate:  # 1x1 convolutions of a 1x1 map
+            conv = isinstance(layer, nn.Conv2d)
+            gate = F.linear(gate, layer.weight.flatten(1), layer.bias) if conv else layer(gate)
+        gate = gate.softmax(dim=1)  # [B, 2]
+        # The blend of the two convolutions is one, with a plus-shaped kernel for each image.
+        kernels = torch.stack([self.axis_h.weight.flatten(1), self.axis_w.weight.flatten(1)], dim=1)  # [C, 2, 3]
+        taps = gate[:, None, :, None] * kernels
+        bias = gate @ torch.stack([self.axis_h.bias, self.axis_w.bias])
+        return plus_conv2d(y, taps, bias)
 
     def global_mix(self, z: Tensor) -> Tensor:
         """Mix all pixels through the low-rank map, ``[B, C, H, W] -> [B, C, H, W]``."""
         size, native = z.shape[-2:], self.grid_size
         is_native = tuple(size) == tuple(native)
         grid = z if is_native else F.adaptive_avg_pool2d(z, native)
-        hidden = F.linear(grid.flatten(2), self.global_in.flatten(1))  # [B, C, R]
-        answer = F.linear(hidden, self.global_out.flatten(0, 1)).unflatten(2, native)  # [B, C, *native]
+        hidden = linear(grid.flatten(2), self.global_in.flatten(1))  # [B, C, R]
+        answer = linear(hidden, self.global_out.flatten(0, 1)).unflatten(2, native)  # [B, C, *native]
         if not is_native:
             # Where an axis shrinks, plain bilinear sampling would skip pixels of the answer.
             shrinks = size[0] < native[0] or size[1] < native[1]

@@ -1,5 +1,20 @@
 """Functions on tensors; torch is all they know."""
 
-from .rbf_kan import rbf_kan, rbf_kan_backend
+from .backends import is_traced
+from .matmul import linear
+from .patches import merge_patches, pad_to_multiple, split_patches
+from .plus_conv import plus_conv2d, plus_conv2d_backend
+from .rbf_kan import patch_rbf_kan, rbf_kan, rbf_kan_backend
 
-__all__ = ['rbf_kan', 'rbf_kan_backend']
+__all__ = [
+    'is_traced',
+    'linear',
+    'merge_patches',
+    'pad_to_multiple',
+    'patch_rbf_kan',
+    'plus_conv2d',
+    'plus_conv2d_backend',
+    'rbf_kan',
+    'rbf_kan_backend',
+    'split_patches',
+]

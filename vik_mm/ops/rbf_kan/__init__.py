@@ -1,20 +1,22 @@
 """Linear map of learned Gaussian features, the operator at the heart of ViK."""
 
-from typing import NamedTuple
-
 from torch import Tensor
 
-from .chunked import rbf_kan_chunked
-from .reference import rbf_kan_reference
+from vik_mm.ops.backends import HAS_TRITON, Backend, autocast_dtype, choose, why_no_triton
 
-BACKENDS = {'reference': rbf_kan_reference, 'chunked': rbf_kan_chunked}
+from .chunked import patch_rbf_kan_chunked, rbf_kan_chunked
+from .reference import patch_rbf_kan_reference, rbf_kan_reference
 
+BACKENDS = {
+    'reference': (rbf_kan_reference, patch_rbf_kan_reference),
+    'chunked': (rbf_kan_chunked, patch_rbf_kan_chunked),
+}
+if HAS_TRITON:
+    from .triton import patch_rbf_kan_triton, rbf_kan_triton
 
-class Backend(NamedTuple):
-    """A backend's name and why it was taken."""
-
-    name: str
-    reason: str
+    BACKENDS['triton'] = (rbf_kan_triton, patch_rbf_kan_triton)
+# A Triton program holds whole rows of a tile; more columns would not fit its registers.
+MAX_TRITON_FEATURES = 128
 
 
 def rbf_kan_backend(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, backend: str | None = None) -> Backend:
@@ -33,23 +35,12 @@ def rbf_kan_backend(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, 
     Raises:
         ValueError: If ``backend`` is unknown or the shapes do not belong together.
         TypeError: If ``x`` is not of a floating dtype.
+        RuntimeError: If the backend asked for cannot run on these tensors.
     """
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f'backend={backend!r} is unknown; choose one of {sorted(BACKENDS)}, or None for the default')
-    if not x.is_floating_point():
-        raise TypeError(f'rbf_kan takes floating-point x, got {x.dtype}')
-    if centers.ndim != 2 or widths.shape != centers.shape:
-        raise ValueError(
-            f'centers and widths must both be [F, G], got {tuple(centers.shape)} and {tuple(widths.shape)}'
-        )
-    num_in, num_grids = centers.shape
-    if x.shape[-1] != num_in:
-        raise ValueError(f'x has {x.shape[-1]} features in its last dimension, centers are for {num_in}')
-    if weight.ndim != 2 or weight.shape[0] != num_in * num_grids:
-        raise ValueError(f'weight must be [F * G, O] = [{num_in * num_grids}, O], got {tuple(weight.shape)}')
-    if backend is not None:
-        return Backend(backend, 'asked for by name')
-    return Backend('chunked', 'runs on any device and stores no basis')
+    _check(x, centers, widths, weight)
+    if x.shape[-1] != centers.shape[0]:
+        raise ValueError(f'x has {x.shape[-1]} features in its last dimension, centers are for {centers.shape[0]}')
+    return _choose(x, centers.shape[0], weight.shape[1], backend)
 
 
 def rbf_kan(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, backend: str | None = None) -> Tensor:
@@ -62,17 +53,93 @@ def rbf_kan(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, backend:
         centers (Tensor): ``[F, G]``, in units of ``x``.
         widths (Tensor): ``[F, G]``, standard deviations in units of ``x``; positive.
         weight (Tensor): ``[F * G, O]``, the Gaussians of one feature lying together.
-        backend (str, optional): ``'reference'`` or ``'chunked'``; None chooses. Defaults to None.
+        backend (str, optional): ``'reference'``, ``'chunked'`` or ``'triton'``; None chooses. Defaults to None.
 
     Returns:
-        Tensor: ``[..., O]`` in the dtype of ``x``; float16 and bfloat16 are computed in float32.
+        Tensor: ``[..., O]`` in the dtype of ``x``, under autocast in autocast's. Of float16 and bfloat16 the Gaussians
+        are computed, and sums taken, in float32; 'chunked' multiplies in float32 too, 'triton' in the dtype of ``x``.
 
     Raises:
         ValueError: If ``backend`` is unknown or the shapes do not belong together.
         TypeError: If ``x`` is not of a floating dtype.
+        RuntimeError: If the backend asked for cannot run on these tensors.
 
     Source:
         arXiv 2601.21541; ``RBFLinear`` of the authors' ``vik.py``.
     """
     name = rbf_kan_backend(x, centers, widths, weight, backend).name
-    return BACKENDS[name](x, centers, widths, weight)
+    return BACKENDS[name][0](x.to(autocast_dtype(x)), centers, widths, weight)
+
+
+def patch_rbf_kan(
+    x: Tensor,
+    centers: Tensor,
+    widths: Tensor,
+    weight: Tensor,
+    base_weight: Tensor,
+    base_bias: Tensor,
+    patch_size: int,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Apply a Kolmogorov-Arnold layer to each patch of a map, and add the patch itself.
+
+    .. math::
+        y_o = x_o + \beta_o + \sum_f v_{of}\,\mathrm{SiLU}(x_f)
+              + \sum_{f,g} w_{(f,g),o} \exp(-\tfrac12 ((x_f - \mu_{fg}) / \sigma_{fg})^2)
+
+    where ``x`` are the pixels of a patch, read row by row. One pass over the map: patches are not copied out first.
+
+    Args:
+        x (Tensor): ``[B, C, H, W]``, any floating dtype; where the patch side does not divide ``H`` or ``W``, zeros
+            follow right and below, and what is computed there is dropped.
+        centers (Tensor): ``[F, G]``, ``F = P * P``, in units of ``x``.
+        widths (Tensor): ``[F, G]``, standard deviations in units of ``x``; positive.
+        weight (Tensor): ``[F * G, F]``, the Gaussians of one pixel lying together.
+        base_weight (Tensor): ``v``, ``[F, F]``.
+        base_bias (Tensor): ``beta``, ``[F]``.
+        patch_size (int): ``P``, in pixels.
+        backend (str, optional): As for :func:`rbf_kan`. Defaults to None.
+
+    Returns:
+        Tensor: ``[B, C, H, W]``, contiguous, in the dtype that :func:`rbf_kan` gives.
+
+    Raises:
+        ValueError: If ``backend`` is unknown or the shapes do not belong together.
+        TypeError: If ``x`` is not of a floating dtype.
+        RuntimeError: If the backend asked for cannot run on these tensors.
+
+    Source:
+        arXiv 2601.21541; ``RBFKANLayer`` and the patch step of ``MultiPatchRBFKAN`` of the authors' ``vik.py``.
+    """
+    _check(x, centers, widths, weight)
+    num_in = patch_size**2
+    if x.ndim != 4 or centers.shape[0] != num_in:
+        raise ValueError(
+            f'patches of {patch_size}x{patch_size} pixels of a map [B, C, H, W] take centers [{num_in}, G], got x '
+            f'{tuple(x.shape)} and centers {tuple(centers.shape)}'
+        )
+    if weight.shape[1] != num_in or base_weight.shape != (num_in, num_in) or base_bias.shape != (num_in,):
+        raise ValueError(
+            f'a patch maps to a patch: weight must be [{weight.shape[0]}, {num_in}], base_weight [{num_in}, {num_in}], '
+            f'base_bias [{num_in}], got {tuple(weight.shape)}, {tuple(base_weight.shape)}, {tuple(base_bias.shape)}'
+        )
+    name = _choose(x, num_in, num_in, backend).name
+    return BACKENDS[name][1](x.to(autocast_dtype(x)), centers, widths, weight, base_weight, base_bias, patch_size)
+
+
+def _check(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor):
+    if not x.is_floating_point():
+        raise TypeError(f'rbf_kan takes floating-point x, got {x.dtype}')
+    if centers.ndim != 2 or widths.shape != centers.shape:
+        raise ValueError(
+            f'centers and widths must both be [F, G], got {tuple(centers.shape)} and {tuple(widths.shape)}'
+        )
+    if weight.ndim != 2 or weight.shape[0] != centers.numel():
+        raise ValueError(f'weight must be [F * G, O] = [{centers.numel()}, O], got {tuple(weight.shape)}')
+
+
+def _choose(x: Tensor, num_in: int, num_out: int, backend: str | None) -> Backend:
+    obstacle = why_no_triton(x)
+    if obstacle is None and max(num_in, num_out) > MAX_TRITON_FEATURES:
+        obstacle = f'the kernels take at most {MAX_TRITON_FEATURES} features, these are {num_in} in and {num_out} out'
+    return choose(x, backend, obstacle)

@@ -3,10 +3,14 @@
 The forward pass evaluates the Gaussians of one block, multiplies them with the weight and drops them; the backward pass
 evaluates them again. What autograd keeps is the input alone, an eighth of what the reference keeps once.
 
-With ``a = 1 / (sqrt(2) w)`` and ``b = c a`` a Gaussian is ``exp(-(a x - b)^2)``: one multiply-add, a square and an
-exponential. Inside a block the basis lies as ``[rows, G, F]``, so that ``x`` is read along its fast axis.
+With ``a = sqrt(log2(e) / 2) / w`` and ``b = c a`` a Gaussian is ``2 ** -(a x - b) ** 2``: one multiply-add, a square
+and an exponential to base two, which PyTorch computes a multiple faster than the natural one. Inside a block the basis
+lies as ``[rows, G, F]``, so that ``x`` is read along its fast axis; ``SiLU(x)`` of the base branch, where there is one,
+lies behind the Gaussians, so that one matrix product serves both.
 
-Shape letters: ``R`` rows, ``F`` in features, ``G`` Gaussians per feature, ``O`` out features.
+Shape letters: ``R`` rows, ``F`` in features, ``G`` Gaussians per feature, ``K`` Gaussians and base branch together
+(``G`` or ``G + 1``), ``O`` out features, ``P`` patch side, ``M`` images times channels, ``I`` and ``J`` patches along
+height and width.
 """
 
 import math
@@ -14,84 +18,267 @@ import math
 import torch
 from torch import Tensor
 
-# A block of 2048 x 8 x 49 float32 values is 3 MB: it stays in the cache of the core that made it.
+from vik_mm.ops.backends import plain_or_operator, without_autocast
+from vik_mm.ops.matmul import linear
+from vik_mm.ops.patches import merge_patches, pad_to_multiple, split_patches
+
+# A block of 2048 x 8 x 49 float32 values is 3 MB: it stays in the caches of the cores that made it.
 BLOCK_ELEMENTS = 2048 * 8 * 49
 
 
 def rbf_kan_chunked(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor) -> Tensor:
     """Evaluate the operator block by block; see :func:`vik_mm.ops.rbf_kan` for arguments and result."""
-    num_in, num_grids = centers.shape
-    scale = (1 / (math.sqrt(2) * widths)).t().contiguous()  # [G, F]
-    shift = centers.t() * scale
-    by_grid = weight.unflatten(0, (num_in, num_grids)).transpose(0, 1).flatten(0, 1)  # [G * F, O]
-    rows = x.reshape(-1, num_in)
-    return _forward(rows, scale, shift, by_grid).unflatten(0, x.shape[:-1])
+    scale, shift, table = fold(centers, widths, weight)
+    rows = x.reshape(-1, x.shape[-1])
+    forward = plain_or_operator(_rows_forward, _rows_operator)
+    return forward(rows, scale, shift, table).unflatten(0, x.shape[:-1])
+
+
+def patch_rbf_kan_chunked(
+    x: Tensor,
+    centers: Tensor,
+    widths: Tensor,
+    weight: Tensor,
+    base_weight: Tensor,
+    base_bias: Tensor,
+    patch_size: int,
+) -> Tensor:
+    """Evaluate the patch step block by block; see :func:`vik_mm.ops.patch_rbf_kan` for arguments and result."""
+    scale, shift, table = fold(centers, widths, weight, base_weight)
+    forward = plain_or_operator(_map_forward, _map_operator)
+    return forward(x, scale, shift, table, base_bias, patch_size)
+
+
+def fold(
+    centers: Tensor, widths: Tensor, weight: Tensor, base_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fold centres and widths into a multiply-add, and order the weights as the basis lies.
+
+    Args:
+        centers (Tensor): ``[F, G]``.
+        widths (Tensor): ``[F, G]``.
+        weight (Tensor): ``[F * G, O]``.
+        base_weight (Tensor, optional): ``[O, F]``, weight of the base branch. Defaults to None.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: ``scale`` and ``shift``, ``[G, F]``; ``table``, ``[O, K, F]``.
+    """
+    scale = (math.sqrt(math.log2(math.e) / 2) / widths).t().contiguous()
+    shift = centers.t().contiguous() * scale
+    table = weight.unflatten(0, centers.shape).permute(2, 1, 0)
+    if base_weight is not None:
+        table = torch.cat([table, base_weight.unsqueeze(1)], dim=1)
+    return scale, shift, table.contiguous()
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _blocks(num_rows: int, scale: Tensor):
-    """Yield slices that cut ``num_rows`` rows into blocks of about ``BLOCK_ELEMENTS`` basis values."""
-    step = max(1, BLOCK_ELEMENTS // scale.numel())
-    for start in range(0, num_rows, step):
-        yield slice(start, min(start + step, num_rows))
+class _Blocks:
+    """What one pass over the blocks shares: the parameters in the dtype of the computation, and buffers.
+
+    Args:
+        scale (Tensor): ``[G, F]``.
+        shift (Tensor): ``[G, F]``.
+        table (Tensor): ``[O, K, F]``.
+        dtype (torch.dtype): Dtype of the computation.
+        num_rows (int): Rows of all blocks together.
+    """
+
+    def __init__(self, scale: Tensor, shift: Tensor, table: Tensor, dtype: torch.dtype, num_rows: int):
+        self.scale, self.neg_shift, self.table = scale.to(dtype), shift.neg().to(dtype), table.flatten(1).to(dtype)
+        self.num_grids, self.num_in = scale.shape
+        self.has_base = table.shape[1] > self.num_grids
+        self.size = max(1, BLOCK_ELEMENTS // scale.numel())
+        self.zero = self.scale.new_zeros(())
+        self._shape = (min(self.size, num_rows), self.num_grids + self.has_base, self.num_in)
+        self._features = self.scale.new_empty(self._shape)
+
+    def argument(self, rows: Tensor, out: Tensor) -> Tensor:
+        """Compute the distance of each value from each centre in units of the widths, ``[R, G, F]``."""
+        return torch.addcmul(self.neg_shift, rows.unsqueeze(1), self.scale, out=out)
+
+    def features(self, rows: Tensor, argument: Tensor | None = None) -> Tensor:
+        """Compute Gaussians and base branch of ``rows``, ``[R, F] -> [R, K, F]``; valid until the next call."""
+        features = self._features[: rows.shape[0]]
+        gaussians = features[:, : self.num_grids]
+        if argument is None:
+            argument = self.argument(rows, gaussians)
+        torch.addcmul(self.zero, argument, argument, value=-1, out=gaussians)
+        torch.exp2(gaussians, out=gaussians)
+        if self.has_base:
+            torch.mul(rows, torch.sigmoid(rows), out=features[:, self.num_grids])
+        return features
+
+    def start_gradients(self):
+        """Prepare buffers and sums of a backward pass."""
+        self._argument = self.scale.new_empty(self._shape[0], self.num_grids, self.num_in)
+        self._grad_features = torch.empty_like(self._features)
+        self.grad_scale, self.grad_shift = torch.zeros_like(self.scale), torch.zeros_like(self.scale)
+        self.grad_table = torch.zeros_like(self.table)
+
+    def backward(self, rows: Tensor, grad: Tensor) -> Tensor:
+        """Add a block's share to the parameters' gradients; ``[R, F], [R, O] -> [R, F]``."""
+        argument = self.argument(rows, self._argument[: rows.shape[0]])
+        features = self.features(rows, argument)
+        self.grad_table.addmm_(grad.t(), features.flatten(1))
+        grad_features = self._grad_features[: rows.shape[0]]
+        torch.mm(grad, self.table, out=grad_features.flatten(1))
+        gaussians, grad_gaussians = features[:, : self.num_grids], grad_features[:, : self.num_grids]
+        # d 2 ** -t^2 / dt = -2 ln(2) t 2 ** -t^2, t = scale * x - shift; the constant follows in the sums
+        grad_argument = grad_gaussians.mul_(gaussians).mul_(argument)
+        self.grad_shift.add_(grad_argument.sum(0))
+        torch.mul(grad_argument, rows.unsqueeze(1), out=gaussians)
+        self.grad_scale.add_(gaussians.sum(0))
+        grad_rows = grad_argument.mul_(self.scale).sum(1).mul_(-2 * math.log(2))
+        if self.has_base:
+            grad_rows += torch.ops.aten.silu_backward(grad_features[:, self.num_grids], rows)
+        return grad_rows
+
+    def gradients(self, scale: Tensor, shift: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the sums in the dtypes of the parameters."""
+        constant = -2 * math.log(2)
+        return (
+            self.grad_scale.mul(constant).to(scale.dtype),
+            self.grad_shift.mul(-constant).to(shift.dtype),
+            self.grad_table.view_as(table).to(table.dtype),
+        )
 
 
-def _argument(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Distance of every value from every centre in units of the widths, ``[R, G, F]``."""
-    return torch.addcmul(shift.neg(), x.unsqueeze(1), scale)
-
-
-@torch.library.custom_op('vik_mm::rbf_kan_chunked', mutates_args=())
-def _forward(x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor) -> Tensor:
+def _rows_forward(x: Tensor, scale: Tensor, shift: Tensor, table: Tensor) -> Tensor:
     dtype = _compute_dtype(x)
-    scale, shift, weight = scale.to(dtype), shift.to(dtype), weight.to(dtype)
-    out = x.new_empty(x.shape[0], weight.shape[1])
-    for block in _blocks(x.shape[0], scale):
-        basis = _argument(x[block].to(dtype), scale, shift).square_().neg_().exp_()
-        if out.dtype == dtype:
-            torch.mm(basis.flatten(1), weight, out=out[block])
-        else:
-            out[block] = basis.flatten(1) @ weight
+    blocks = _Blocks(scale, shift, table, dtype, x.shape[0])
+    out = x.new_empty(x.shape[0], table.shape[0])
+    with without_autocast(x):
+        for rows, answer in zip(x.split(blocks.size), out.split(blocks.size)):
+            answer.copy_(linear(blocks.features(rows.to(dtype)).flatten(1), blocks.table))
     return out
 
 
-@_forward.register_fake
-def _(x, scale, shift, weight):
-    return x.new_empty(x.shape[0], weight.shape[1])
+_rows_operator = torch.library.custom_op('vik_mm::rbf_kan_chunked', _rows_forward, mutates_args=())
+
+
+@_rows_operator.register_fake
+def _(x, scale, shift, table):
+    return x.new_empty(x.shape[0], table.shape[0])
 
 
 @torch.library.custom_op('vik_mm::rbf_kan_chunked_backward', mutates_args=())
-def _backward(
-    grad_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor
+def _rows_backward(
+    grad_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = _compute_dtype(x)
-    scale_, shift_, weight_ = scale.to(dtype), shift.to(dtype), weight.to(dtype)
-    grad_x = torch.empty_like(x)
-    grad_scale, grad_shift, grad_weight = (torch.zeros_like(t) for t in (scale_, shift_, weight_))
-    for block in _blocks(x.shape[0], scale_):
-        rows, grad_rows = x[block].to(dtype), grad_out[block].to(dtype)
-        argument = _argument(rows, scale_, shift_)
-        basis = argument.square().neg_().exp_()
-        grad_weight.addmm_(basis.flatten(1).t(), grad_rows)
-        # d exp(-t^2) / dt = -2 t exp(-t^2); t = scale * x - shift
-        grad_argument = (grad_rows @ weight_.t()).view_as(basis).mul_(basis).mul_(argument).mul_(-2)
-        grad_shift.sub_(grad_argument.sum(0))
-        torch.mul(grad_argument, rows.unsqueeze(1), out=basis)
-        grad_scale.add_(basis.sum(0))
-        grad_x[block] = grad_argument.mul_(scale_).sum(1)
-    return grad_x, grad_scale.to(scale.dtype), grad_shift.to(shift.dtype), grad_weight.to(weight.dtype)
+    blocks = _Blocks(scale, shift, table, dtype, x.shape[0])
+    blocks.start_gradients()
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for rows, grad, answer in zip(*(t.split(blocks.size) for t in (x, grad_out, grad_x))):
+        answer.copy_(blocks.backward(rows.to(dtype), grad.to(dtype)))
+    return grad_x, *blocks.gradients(scale, shift, table)
 
 
-@_backward.register_fake
-def _(grad_out, x, scale, shift, weight):
-    return torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(weight)
+@_rows_backward.register_fake
+def _(grad_out, x, scale, shift, table):
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return grad_x, torch.empty_like(scale), torch.empty_like(shift), torch.empty_like(table)
 
 
-def _setup_context(ctx, inputs, output):
+class _Patches:
+    """Blocks of a map's patches, as rows and back; a block is a few channels, or a few patch rows of one.
+
+    Args:
+        patch_size (int): ``P``.
+        size (int): Patches that a block should have.
+        shape (torch.Size): ``[M, H, W]``.
+    """
+
+    def __init__(self, patch_size: int, size: int, shape: torch.Size):
+        num_maps, self.height, self.width = shape
+        self.patch_size = patch_size
+        num_down, self.num_across = -(-self.height // patch_size), -(-self.width // patch_size)
+        self.num_rows = num_maps * num_down * self.num_across
+        maps = max(1, size // max(1, num_down * self.num_across))
+        down = num_down if maps > 1 else max(1, min(num_down, size // max(1, self.num_across)))
+        self.blocks = [
+            (slice(m, m + maps), slice(i * patch_size, (i + down) * patch_size))
+            for m in range(0, num_maps, maps)
+            for i in range(0, num_down, down)
+        ]
+        self.largest = min(num_maps, maps) * down * self.num_across
+
+    def rows(self, x: Tensor, block: tuple[slice, slice], dtype: torch.dtype) -> Tensor:
+        """Cut a block of ``x`` into rows, ``[M, H, W] -> [R, P * P]``; what lies outside the map is zero."""
+        part = pad_to_multiple(x[block].to(dtype), self.patch_size)
+        return split_patches(part, self.patch_size).flatten(0, 2)
+
+    def put(self, rows: Tensor, out: Tensor, block: tuple[slice, slice]) -> None:
+        """Write rows to where :meth:`rows` cut them, and drop what lies outside the map."""
+        target, side = out[block], self.patch_size
+        patches = rows.view(target.shape[0], -1, self.num_across, side**2)
+        if target.shape[1] % side or self.width % side:
+            target.copy_(merge_patches(patches, side)[:, : target.shape[1], : self.width])
+        else:  # write in place what merging would copy first
+            target = target.unflatten(2, (-1, side)).unflatten(1, (-1, side))  # [M, I, P, J, P]
+            target.copy_(patches.unflatten(3, (side, side)).transpose(2, 3))
+
+
+def _map_forward(x: Tensor, scale: Tensor, shift: Tensor, table: Tensor, bias: Tensor, patch_size: int) -> Tensor:
+    dtype = _compute_dtype(x)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    maps, answers = x.reshape(-1, *x.shape[2:]), out.view(-1, *x.shape[2:])
+    patches = _Patches(patch_size, max(1, BLOCK_ELEMENTS // scale.numel()), maps.shape)
+    blocks = _Blocks(scale, shift, table, dtype, patches.largest)
+    bias = bias.to(dtype)
+    with without_autocast(x):
+        for block in patches.blocks:
+            rows = patches.rows(maps, block, dtype)
+            patches.put(linear(blocks.features(rows).flatten(1), blocks.table, bias).add_(rows), answers, block)
+    return out
+
+
+_map_operator = torch.library.custom_op('vik_mm::patch_rbf_kan_chunked', _map_forward, mutates_args=())
+
+
+@_map_operator.register_fake
+def _(x, scale, shift, table, bias, patch_size):
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op('vik_mm::patch_rbf_kan_chunked_backward', mutates_args=())
+def _map_backward(
+    grad_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor, bias: Tensor, patch_size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dtype = _compute_dtype(x)
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    maps, grads = x.reshape(-1, *x.shape[2:]), grad_out.reshape(-1, *x.shape[2:])
+    answers = grad_x.view(-1, *x.shape[2:])
+    patches = _Patches(patch_size, max(1, BLOCK_ELEMENTS // scale.numel()), maps.shape)
+    blocks = _Blocks(scale, shift, table, dtype, patches.largest)
+    blocks.start_gradients()
+    grad_bias = torch.zeros(bias.shape, dtype=dtype, device=x.device)
+    for block in patches.blocks:
+        grad = patches.rows(grads, block, dtype)
+        grad_bias += grad.sum(0)
+        patches.put(blocks.backward(patches.rows(maps, block, dtype), grad).add_(grad), answers, block)
+    return grad_x, *blocks.gradients(scale, shift, table), grad_bias.to(bias.dtype)
+
+
+@_map_backward.register_fake
+def _(grad_out, x, scale, shift, table, bias, patch_size):
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return grad_x, *(torch.empty_like(t) for t in (scale, shift, table, bias))
+
+
+def _save_rows(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
 
-_forward.register_autograd(lambda ctx, grad_out: _backward(grad_out, *ctx.saved_tensors), setup_context=_setup_context)
+def _save_map(ctx, inputs, output):
+    *tensors, ctx.patch_size = inputs
+    ctx.save_for_backward(*tensors)
+
+
+_rows_operator.register_autograd(lambda ctx, grad: _rows_backward(grad, *ctx.saved_tensors), setup_context=_save_rows)
+_map_operator.register_autograd(
+    lambda ctx, grad: (*_map_backward(grad, *ctx.saved_tensors, ctx.patch_size), None), setup_context=_save_map
+)

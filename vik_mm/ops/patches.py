@@ -1,6 +1,6 @@
 """From a map to its patches and back.
 
-Shape letters: ``B`` images, ``C`` channels, ``P`` patch side.
+Shape letters: ``P`` patch side.
 """
 
 import torch.nn.functional as F
@@ -11,11 +11,11 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zero-pad ``x`` right and below until ``multiple`` divides both sides.
 
     Args:
-        x (Tensor): ``[B, C, H, W]``.
+        x (Tensor): ``[..., H, W]``.
         multiple (int): In pixels.
 
     Returns:
-        Tensor: ``[B, C, H', W']``; ``x`` itself where nothing is missing.
+        Tensor: ``[..., H', W']``; ``x`` itself where nothing is missing.
     """
     height, width = x.shape[-2:]
     below, right = -height % multiple, -width % multiple
@@ -26,25 +26,25 @@ def split_patches(x: Tensor, patch_size: int) -> Tensor:
     """Cut a map into patches, each read row by row.
 
     Args:
-        x (Tensor): ``[B, C, H, W]``, ``H`` and ``W`` multiples of ``patch_size``.
+        x (Tensor): ``[..., H, W]``, ``H`` and ``W`` multiples of ``patch_size``.
         patch_size (int): ``P``, in pixels.
 
     Returns:
-        Tensor: ``[B, C, H / P, W / P, P * P]``.
+        Tensor: ``[..., H / P, W / P, P * P]``.
     """
-    x = x.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))  # [B, C, H / P, P, W / P, P]
-    return x.transpose(3, 4).flatten(4)
+    x = x.unflatten(-1, (-1, patch_size)).unflatten(-3, (-1, patch_size))  # [..., H / P, P, W / P, P]
+    return x.transpose(-3, -2).flatten(-2)
 
 
 def merge_patches(patches: Tensor, patch_size: int) -> Tensor:
     """Put patches back where :func:`split_patches` cut them.
 
     Args:
-        patches (Tensor): ``[B, C, H / P, W / P, P * P]``.
+        patches (Tensor): ``[..., H / P, W / P, P * P]``.
         patch_size (int): ``P``, in pixels.
 
     Returns:
-        Tensor: ``[B, C, H, W]``.
+        Tensor: ``[..., H, W]``.
     """
-    x = patches.unflatten(4, (patch_size, patch_size)).transpose(3, 4)  # [B, C, H / P, P, W / P, P]
-    return x.flatten(4).flatten(2, 3)
+    x = patches.unflatten(-1, (patch_size, patch_size)).transpose(-3, -2)  # [..., H / P, P, W / P, P]
+    return x.flatten(-2).flatten(-3, -2)

@@ -1,0 +1,89 @@
+"""How an operator's backend is chosen: one place decides, and says why."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NAMES = ('chunked', 'reference', 'triton')
+HAS_TRITON = importlib.util.find_spec('triton') is not None  # it comes with PyTorch's CUDA builds for Linux
+# Triton reads it when kernels are defined, which is when this package is imported.
+INTERPRETS_TRITON = os.environ.get('TRITON_INTERPRET') == '1'
+
+
+class Backend(NamedTuple):
+    """A backend's name and why it was taken."""
+
+    name: str
+    reason: str
+
+
+def choose(x: Tensor, backend: str | None, obstacle: str | None) -> Backend:
+    """Choose the backend of an operator.
+
+    Args:
+        x (Tensor): The operator's input.
+        backend (str, optional): The backend asked for; None leaves the choice to this function.
+        obstacle (str, optional): Why Triton cannot run, None where it can; see :func:`why_no_triton`.
+
+    Returns:
+        Backend: ``(name, reason)``.
+
+    Raises:
+        ValueError: If ``backend`` is unknown.
+        RuntimeError: If the backend asked for cannot run.
+    """
+    if backend is not None and backend not in NAMES:
+        raise ValueError(f'backend={backend!r} is unknown; choose one of {list(NAMES)}, or None for the default')
+    if backend is None:
+        if not x.is_cuda:
+            return Backend('chunked', 'the default on a CPU')
+        if obstacle is None:
+            return Backend('triton', 'the default on CUDA')
+        return Backend('chunked', f'runs everywhere; triton does not: {obstacle}')
+    if backend == 'triton' and obstacle:
+        raise RuntimeError(f"backend='triton' cannot run here: {obstacle}; backend=None takes one that can")
+    return Backend(backend, 'asked for by name')
+
+
+def why_no_triton(x: Tensor) -> str | None:
+    """Name what keeps Triton from running on ``x``, or give None."""
+    dtype = autocast_dtype(x)
+    if not HAS_TRITON:
+        return 'the package triton is not installed'
+    if not x.is_cuda and not (x.device.type == 'cpu' and INTERPRETS_TRITON):
+        return f'x is on {x.device}, the kernels need CUDA (or, for tests, TRITON_INTERPRET=1 on a CPU)'
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f'the kernels know float32, float16 and bfloat16, x is {dtype}'
+    return None
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """Give the dtype in which autocast, where it is on, wants a matrix product of ``x``, else the dtype of ``x``."""
+    device = x.device.type
+    if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """Keep autocast away from what an operator computes inside."""
+    on = torch.is_autocast_enabled(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if on else nullcontext()
+
+
+def is_traced() -> bool:
+    """Tell whether a compiler or tracer is looking on, who must not see what depends on the sizes at hand."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+def plain_or_operator(function: Callable, operator: Callable) -> Callable:
+    """Choose between a function and the custom operator that wraps it.
+
+    Autograd, compilers and tracers need the operator; without them the function alone saves tens of microseconds.
+    """
+    return operator if torch.is_grad_enabled() or is_traced() else function
