@@ -25,7 +25,7 @@ readme: $(VENV)/installed
 	$(bin)/python tools/analysis_tools/make_readme.py
 
 bench: $(VENV)/installed
-	$(bin)/python benchmarks/bench.py
+	$(bin)/python -W ignore benchmarks/bench.py small
 
 # uv resolves and unpacks the stack in half a minute, where pip takes several.
 $(VENV)/installed: pyproject.toml setup.py constraints.txt

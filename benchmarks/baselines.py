@@ -1,12 +1,51 @@
-"""What ViK is measured against.
+"""What ViK and its operator are measured against, where no package has it.
 
-``ReleasedViK`` does the arithmetic of the authors' release (SeriYann/ViK, ``vik.py``) step by step, with its names, so
-that it takes the same weights; the layers that the release makes in its first forward pass are made in the constructor.
+``FastKANLayer`` and ``BSplineKANLayer`` are written from the formulas of their papers. ``ReleasedViK`` does the
+arithmetic of the authors' release (SeriYann/ViK, ``vik.py``) step by step, with its names, so that it takes the same
+weights; the layers that the release makes in its first forward pass are made in the constructor.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+class FastKANLayer(nn.Module):
+    """Gaussians on one fixed grid for all features, of the normalised input, and a SiLU branch (arXiv 2405.06721)."""
+
+    def __init__(self, in_features, out_features, num_grids=8, grid_range=(-2.0, 2.0)):
+        super().__init__()
+        self.norm = nn.LayerNorm(in_features)
+        self.register_buffer('grid', torch.linspace(*grid_range, num_grids))
+        self.width = (grid_range[1] - grid_range[0]) / (num_grids - 1)
+        self.spline = nn.Linear(in_features * num_grids, out_features, bias=False)
+        self.base = nn.Linear(in_features, out_features)
+
+    def forward(self, x):
+        basis = torch.exp(-(((self.norm(x)[..., None] - self.grid) / self.width) ** 2))
+        return self.spline(basis.flatten(-2)) + self.base(F.silu(x))
+
+
+class BSplineKANLayer(nn.Module):
+    """Cubic B-splines by the recursion of Cox and de Boor, evaluated once for all outputs as efficient-kan does, and a
+    SiLU branch (arXiv 2404.19756); 5 intervals and order 3 make 8 basis functions."""
+
+    def __init__(self, in_features, out_features, intervals=5, order=3, grid_range=(-2.0, 2.0)):
+        super().__init__()
+        self.order = order
+        step = (grid_range[1] - grid_range[0]) / intervals
+        self.register_buffer('knots', torch.arange(-order, intervals + order + 1) * step + grid_range[0])
+        self.spline = nn.Linear(in_features * (intervals + order), out_features, bias=False)
+        self.base = nn.Linear(in_features, out_features, bias=False)
+
+    def forward(self, x):
+        t, u = self.knots, x[..., None]
+        basis = ((u >= t[:-1]) & (u < t[1:])).to(x.dtype)
+        for k in range(1, self.order + 1):
+            rising = (u - t[: -k - 1]) / (t[k:-1] - t[: -k - 1]) * basis[..., :-1]
+            falling = (t[k + 1 :] - u) / (t[k + 1 :] - t[1:-k]) * basis[..., 1:]
+            basis = rising + falling
+        return self.spline(basis.flatten(-2)) + self.base(F.silu(x))
 
 
 class _Gaussians(nn.Module):

@@ -1,15 +1,16 @@
-"""Measure ViK against the release's arithmetic with equal weights: time, interleaved, and peak memory.
+"""Measure time, interleaved, and peak memory.
 
-Both models run in turn within one process, the order drawn anew each round, so that a noisy machine hits both alike;
-the ratio of the two times of a round is what counts. Peak memory is the growth of a fresh process's resident set above
-what it had after a first step. Nothing is measured before both models gave the same answers.
+The contenders of a comparison run in turn within one process, the order drawn anew each round, so that a noisy machine
+hits all alike; of each round the times' ratio to the first contender counts, and the median over the rounds is
+reported with its quartiles. Peak memory is the growth of a fresh process's resident set above what it had after a first
+step, less the bytes of what the step returns; on CUDA the growth of what PyTorch has allocated. Nothing is measured
+before the contenders that must agree gave the same answers.
 """
 
 import argparse
 import csv
 import ctypes
 import gc
-import json
 import platform
 import random
 import statistics
@@ -18,76 +19,117 @@ import sys
 import time
 from pathlib import Path
 
+import timm
 import torch
-from cases import CASES, Case, answer, build, step
+from cases import SUITES, Comparison
+from torch.utils.flop_counter import FlopCounterMode
 
 HERE = Path(__file__).parent
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 FIELDS = [
-    *('case', 'ours_ms', 'release_ms', 'speedup', 'speedup_p25', 'speedup_p75'),
-    *('ours_peak_mb', 'release_peak_mb', 'memory_ratio', 'max_difference', 'rounds'),
-    *('threads', 'device', 'torch', 'python', 'commit'),
+    *('comparison', 'contender', 'speedup', 'speedup_p25', 'speedup_p75', 'median_ms', 'p25_ms', 'p75_ms'),
+    *('images_per_s', 'peak_mb', 'memory_ratio', 'parameters_m', 'gmacs', 'max_difference', 'rounds'),
+    *('device', 'dtype', 'threads', 'torch', 'timm', 'python', 'commit'),
 ]
-NAMES = ('ours', 'release')
+AGREE = 1e-3
 
 
 def environment() -> dict:
-    lines = Path('/proc/cpuinfo').read_text().splitlines()
-    cpu = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), '?')
+    if DEVICE == 'cuda':
+        device = torch.cuda.get_device_name()
+    else:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        device = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), '?')
     commit = subprocess.run(
         ['git', 'describe', '--always', '--dirty'], cwd=HERE, capture_output=True, text=True
     ).stdout.strip()
-    versions = dict(torch=torch.__version__, python=platform.python_version())
-    return dict(device=cpu, threads=torch.get_num_threads(), commit=commit, **versions)
+    versions = dict(torch=torch.__version__, timm=timm.__version__, python=platform.python_version())
+    dtype = 'bfloat16 autocast' if DEVICE == 'cuda' else 'float32'
+    return dict(device=device, dtype=dtype, threads=torch.get_num_threads(), commit=commit, **versions)
 
 
-def image(case: Case) -> torch.Tensor:
-    return torch.randn(case.batch, 3, case.size, case.size, generator=torch.Generator().manual_seed(1))
+def run(step) -> list:
+    with torch.autocast('cuda', dtype=torch.bfloat16, enabled=DEVICE == 'cuda'):
+        out = step.run()
+    if DEVICE == 'cuda':
+        torch.cuda.synchronize()
+    return out
 
 
-def check(models: dict, case: Case) -> float:
-    """Gate: the two models must answer alike."""
+def check(comparison: Comparison, steps: dict) -> dict:
+    """Gate: contenders that claim the baseline's arithmetic must answer as it does."""
+    differences = {}
+    baseline, *others = steps
+    if not comparison.name.startswith(('operator', 'vik')):
+        return differences
     with torch.no_grad():
-        difference = (answer(models['ours'], image(case)) - answer(models['release'], image(case))).abs().max().item()
-    if difference > 1e-3:
-        sys.exit(f'error: {case.name}: the models differ by {difference}; nothing was measured')
-    return difference
+        expected = steps[baseline].answer(steps[baseline].image).float()
+        for name in others:
+            difference = (steps[name].answer(steps[name].image).float() - expected).abs().max().item()
+            allowed = AGREE if DEVICE == 'cpu' else 0.02 * expected.abs().max().item()
+            if not difference <= allowed:
+                sys.exit(f'error: {comparison.name}: {name} differs by {difference}; nothing was measured')
+            differences[name] = difference
+    return differences
 
 
-def measure_time(case: Case, rounds: int) -> dict:
-    models = {name: build(case, name) for name in NAMES}
-    difference = check(models, case)
-    x = image(case)
-    times = {name: [] for name in NAMES}
+def measure_time(comparison: Comparison, rounds: int) -> tuple[dict, dict]:
+    steps = {name: make(DEVICE) for name, make in comparison.contenders.items()}
+    differences = check(comparison, steps)
+    times = {name: [] for name in steps}
     for i in range(rounds + 1):
-        for name in random.sample(NAMES, len(NAMES)):
+        for name in random.sample(list(steps), len(steps)):
             start = time.perf_counter()
-            step(models[name], x)
+            run(steps[name])
             if i:  # the first round warms up
-                times[name].append(1e3 * (time.perf_counter() - start))
-    ratios = [release / ours for ours, release in zip(times['ours'], times['release'])]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return dict(
-        ours_ms=statistics.median(times['ours']),
-        release_ms=statistics.median(times['release']),
-        speedup=middle,
-        speedup_p25=low,
-        speedup_p75=high,
-        max_difference=difference,
-        rounds=rounds,
-    )
+                times[name].append(time.perf_counter() - start)
+    baseline = times[next(iter(times))]
+    rows = {}
+    for name, measured in times.items():
+        low, middle, high = statistics.quantiles([b / t for b, t in zip(baseline, measured)], n=4)
+        first, median, third = (1e3 * t for t in statistics.quantiles(measured, n=4))
+        rows[name] = dict(
+            speedup=middle,
+            speedup_p25=low,
+            speedup_p75=high,
+            median_ms=median,
+            p25_ms=first,
+            p75_ms=third,
+            max_difference=differences.get(name, ''),
+            images_per_s=1e3 * comparison.images / median if comparison.images else '',
+            rounds=rounds,
+        )
+    return rows, steps
 
 
-def peak_memory(case: Case, which: str) -> float:
+def sizes(step) -> dict:
+    """Parameters, and multiply-accumulates of one image, matrix products counted."""
+    if step.module is None or step.image is None or step.image.ndim != 4:
+        return {}
+    module = step.module.cpu().eval()
+    answer = step.answer or module
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        answer(step.image[:1].cpu())
+    macs = counter.get_total_flops() / 2
+    return dict(parameters_m=sum(p.numel() for p in step.module.parameters()) / 1e6, gmacs=macs / 1e9)
+
+
+def peak_memory(comparison: Comparison, name: str) -> float:
     """Run a few steps in this process and return the growth of its largest resident set, in MB (Linux)."""
-    model, x = build(case, which), image(case)
-    step(model, x)  # what is loaded and cached at the first call is no part of a step
+    step = comparison.contenders[name](DEVICE)
+    returned = sum(t.nbytes for t in run(step))
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
+    if DEVICE == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        base = torch.cuda.memory_allocated()
+        run(step)
+        return (torch.cuda.max_memory_allocated() - base - returned) / 2**20
+    ctypes.CDLL(None).malloc_trim(0)  # what is loaded and cached at the first call is no part of a step
     Path('/proc/self/clear_refs').write_text('5')  # forgets the peak so far
     base = resident_set('VmRSS')
     for _ in range(3):
-        step(model, x)
-    return resident_set('VmHWM') - base
+        run(step)
+    return resident_set('VmHWM') - base - returned / 2**20
 
 
 def resident_set(which: str) -> float:
@@ -95,54 +137,84 @@ def resident_set(which: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
 
 
-def measure_memory(case: Case) -> dict:
+def measure_memory(suite: str, comparison: Comparison) -> dict:
     peaks = {}
-    for name in NAMES:
-        command = [sys.executable, __file__, '--peak-memory', json.dumps([*case]), name]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name in comparison.contenders:
+        command = [sys.executable, '-W', 'ignore', __file__, suite, '--peak-memory', comparison.name, name]
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         peaks[name] = float(output.split()[-1])
-    return dict(
-        ours_peak_mb=peaks['ours'], release_peak_mb=peaks['release'], memory_ratio=peaks['ours'] / peaks['release']
-    )
+    baseline = next(iter(peaks.values()))
+    return {name: dict(peak_mb=peak, memory_ratio=peak / baseline) for name, peak in peaks.items()}
 
 
 def table(rows: list[dict]) -> str:
     lines = [
-        '| case | ours, ms | release, ms | speed-up (quartiles) | ours, peak MB | release, peak MB | ratio |',
-        '|---|---|---|---|---|---|---|',
+        '| contender | speed-up (quartiles) | median, ms | images/s | peak, MB | ratio |',
+        '|---|---|---|---|---|---|',
     ]
     for row in rows:
-        lines.append(
-            '| {case} | {ours_ms:.0f} | {release_ms:.0f} | {speedup:.2f} ({speedup_p25:.2f} - {speedup_p75:.2f}) '
-            '| {ours_peak_mb:.0f} | {release_peak_mb:.0f} | {memory_ratio:.2f} |'.format(**row)
-        )
+        cells = [
+            f'{row["speedup"]:.2f} ({row["speedup_p25"]:.2f} - {row["speedup_p75"]:.2f})',
+            f'{row["median_ms"]:.0f}',
+        ]
+        cells += [
+            f'{row[k]:.{d}f}' if row.get(k, '') != '' else ''
+            for k, d in (('images_per_s', 1), ('peak_mb', 0), ('memory_ratio', 2))
+        ]
+        lines.append(f'| {row["contender"]} | {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rounds', type=int, default=15, help='measurements of each model (default 15)')
-    parser.add_argument('--cases', default='', help='only cases whose name holds this text')
-    parser.add_argument('--out', default=str(HERE / 'results/against_release_cpu.csv'), help='CSV to write')
-    parser.add_argument('--peak-memory', nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.peak_memory:
-        case, which = args.peak_memory
-        print(peak_memory(Case(*json.loads(case)), which))
-        return
-    cases = [case for case in CASES if args.cases in case.name]
-    if not cases:
-        sys.exit(f'error: no case holds {args.cases!r}; there are {[case.name for case in CASES]}')
-    rows = []
-    for case in cases:
-        rows.append(dict(case=case.name) | measure_time(case, args.rounds) | measure_memory(case) | environment())
-        print(table(rows[-1:]).splitlines()[-1], flush=True)
-    with open(args.out, 'w', newline='') as file:
+def write(path: Path, rows: list[dict]) -> None:
+    with path.open('w', newline='') as file:
         writer = csv.DictWriter(file, FIELDS)
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f'{v:.4g}' if isinstance(v, float) else v for k, v in row.items()})
-    print(f'\n{table(rows)}\n\n{args.out}')
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('suite', choices=[*SUITES, 'small'], help="what to measure; 'small' is what make bench does")
+    parser.add_argument('--rounds', type=int, help='measurements of each contender (default: as the case says)')
+    parser.add_argument('--cases', default='', help='only comparisons whose name holds this text')
+    parser.add_argument('--out', help=f'CSV to write (default {HERE.name}/results/SUITE_{DEVICE}.csv)')
+    parser.add_argument('--peak-memory', nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch._dynamo.config.recompile_limit = 64  # every contender that is compiled is a case of its own
+    chosen = [
+        (suite, comparison)
+        for suite, comparisons in SUITES.items()
+        for comparison in comparisons()
+        if suite == args.suite or (args.suite == 'small' and comparison.small)
+    ]
+    if args.peak_memory:
+        wanted, name = args.peak_memory
+        print(peak_memory(next(c for _, c in chosen if c.name == wanted), name))
+        return
+    known = [c.name for _, c in chosen]
+    chosen = [(suite, c) for suite, c in chosen if args.cases in c.name]
+    if not chosen:
+        sys.exit(f'error: no comparison of {args.suite} holds {args.cases!r}; there are {known}')
+    out = Path(args.out or HERE / 'results' / f'{args.suite}_{DEVICE}.csv')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    everything, constant = [], environment()
+    for suite, comparison in chosen:
+        measured, steps = measure_time(comparison, args.rounds or comparison.rounds)
+        memory = measure_memory(suite, comparison) if comparison.memory else {}
+        rows = [
+            dict(comparison=comparison.name, contender=name)
+            | values
+            | memory.get(name, {})
+            | sizes(steps[name])
+            | constant
+            for name, values in measured.items()
+        ]
+        del steps
+        print(f'\n{comparison.name}\n\n{table(rows)}', flush=True)
+        everything += rows
+        write(out, everything)  # after each comparison: an interrupted run keeps what it has
+    print(f'\n{out}')
 
 
 if __name__ == '__main__':

@@ -1,66 +1,284 @@
-"""What is measured: pairs of models with equal weights, one line of data each."""
+"""What is measured: comparisons as data. A comparison's contenders run in turn; all ratios are to its first one."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import timm
 import torch
-from baselines import ReleasedViK
+from baselines import BSplineKANLayer, FastKANLayer, ReleasedViK
+from downstream import whole_step
 from mmpretrain.registry import MODELS
 
 from vik_mm import ViK
 from vik_mm.backbones.vik_keys import to_reference
+from vik_mm.layers import RBFKANLayer
+from vik_mm.ops import rbf_kan
+
+TRAINING, INFERENCE = 'training', 'inference'  # forward and backward without optimizer step; forward without gradients
 
 
-class Case(NamedTuple):
-    """One comparison; ``mode`` is 'inference' or 'training' (forward, backward, no optimizer step)."""
+class Step(NamedTuple):
+    """What a contender does once.
 
-    arch: str
-    mode: str
-    batch: int
-    size: int
+    Attributes:
+        run: Does it; returns the tensors that a caller gets (their bytes are no working memory).
+        answer: Computes what must agree with the first contender's; None where nothing must.
+        module: The model, for parameters and MACs; None where there is none.
+        image: Its input.
+    """
 
-    @property
-    def name(self) -> str:
-        return f'vik-{self.arch} {self.mode} {self.batch}x3x{self.size}x{self.size}'
-
-
-CASES = [
-    Case('small', 'inference', 1, 224),
-    Case('small', 'inference', 8, 224),
-    Case('small', 'training', 8, 224),
-    Case('base', 'inference', 8, 224),
-    Case('base', 'training', 8, 224),
-]
+    run: Callable
+    answer: Callable | None
+    module: torch.nn.Module | None
+    image: torch.Tensor
 
 
-def build(case: Case, which: str) -> torch.nn.Module:
-    """Build 'ours' or 'release'; both have the same weights, off their start values so that every layer counts."""
+class Comparison(NamedTuple):
+    """Contenders measured in turn, the first being the baseline.
+
+    Attributes:
+        name: In tables.
+        contenders: Builders, called with the device; each returns a :class:`Step`.
+        images: Images of a step.
+        rounds: Rounds by default; big cases take fewer.
+        small: Whether ``make bench`` measures it.
+        memory: Whether peak memory is measured, each contender in a process of its own.
+    """
+
+    name: str
+    contenders: dict[str, Callable]
+    images: int = 0
+    rounds: int = 15
+    small: bool = False
+    memory: bool = True
+
+
+def image(batch, size, device):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1)).to(device)
+
+
+def step_of_model(model, x, mode, answer=None, module=None) -> Step:
+    """Wrap a model: ``answer`` computes the logits, ``module`` is what MACs are counted of."""
+    model.train(mode == TRAINING)
+    forward = answer or model
+
+    def run():
+        if mode == INFERENCE:
+            with torch.no_grad():
+                return [forward(x)]
+        out = forward(x)
+        out = out if isinstance(out, torch.Tensor) else sum(o.float().mean() for o in out)
+        (out.float().logsumexp(1).sum() if out.ndim == 2 else out.float().mean()).backward()
+        model.zero_grad(set_to_none=True)
+        return []
+
+    return Step(run, forward, module or model, x)
+
+
+# ---- the operator
+
+OPERATOR_INPUTS = 49, 8, 49
+
+
+def operator_step(rows, mode, backend, compiled=False):
+    def make(device):
+        num_in, num_grids, num_out = OPERATOR_INPUTS
+        torch.manual_seed(0)
+        dtype = torch.bfloat16 if device == 'cuda' else torch.float32
+        x = torch.randn(rows, num_in, device=device, dtype=dtype)
+        centers = torch.linspace(-2, 2, num_grids, device=device).repeat(num_in, 1)
+        widths = torch.full((num_in, num_grids), 4 / 7, device=device)
+        weight = 0.1 * torch.randn(num_in * num_grids, num_out, device=device)
+        tensors = [x, centers, widths, weight]
+
+        def call(*arguments):
+            return rbf_kan(*arguments, backend=backend)
+
+        function = torch.compile(call, dynamic=False) if compiled else call
+
+        def run():
+            if mode == INFERENCE:
+                with torch.no_grad():
+                    return [function(*tensors)]
+            inputs = [t.requires_grad_() for t in tensors]
+            out = function(*inputs)
+            return [out, *torch.autograd.grad(out, inputs, torch.ones_like(out))]
+
+        return Step(run, lambda _: function(*tensors), None, x)
+
+    return make
+
+
+def layer_step(rows, mode, layer):
+    def make(device):
+        torch.manual_seed(0)
+        module = layer(49, 49).to(device)
+        x = torch.randn(rows, 49, device=device, requires_grad=True)
+
+        def run():
+            if mode == INFERENCE:
+                with torch.no_grad():
+                    return [module(x)]
+            out = module(x)
+            return [out, *torch.autograd.grad(out, [x, *module.parameters()], torch.ones_like(out))]
+
+        return Step(run, None, module, x)
+
+    return make
+
+
+def operator_comparisons():
+    for rows in (32768, 200000):
+        for mode in (INFERENCE, TRAINING):
+            small = rows == 32768
+            contenders = {backend: operator_step(rows, mode, backend) for backend in ('reference', 'chunked')}
+            if torch.cuda.is_available():
+                contenders['triton'] = operator_step(rows, mode, 'triton')
+            contenders['compiled reference'] = operator_step(rows, mode, 'reference', compiled=True)
+            name = 'forward' if mode == INFERENCE else 'forward and backward'
+            yield Comparison(f'operator, {rows} rows, {name}', contenders, rounds=9, small=small)
+            layers = {'reference layer': lambda *a: RBFKANLayer(*a, backend='reference'), 'RBFKANLayer': RBFKANLayer}
+            layers |= {'FastKAN': FastKANLayer, 'B-spline KAN': BSplineKANLayer}
+            contenders = {name: layer_step(rows, mode, layer) for name, layer in layers.items()}
+            yield Comparison(f'layer, {rows} rows, {name}', contenders, rounds=9, memory=False)
+
+
+# ---- against the release, equal weights
+
+
+def classifier(arch, size):
+    """ViK with a linear head, off its start values so that every layer counts."""
     torch.manual_seed(0)
-    setting = ViK.arch_settings[case.arch]
-    ours = MODELS.build(
+    return MODELS.build(
         dict(
             type='ImageClassifier',
-            backbone=dict(type='ViK', arch=case.arch, img_size=case.size, layer_scale_init_value=0.3),
+            backbone=dict(type='ViK', arch=arch, img_size=size, layer_scale_init_value=0.3),
             neck=dict(type='GlobalAveragePooling'),
-            head=dict(type='LinearClsHead', num_classes=1000, in_channels=setting['embed_dims'][-1]),
+            head=dict(type='LinearClsHead', num_classes=1000, in_channels=ViK.arch_settings[arch]['embed_dims'][-1]),
         )
     )
-    if which == 'ours':
-        return ours.train(case.mode == 'training')
-    release = ReleasedViK(**setting, img_size=case.size)
-    release.load_state_dict(to_reference(ours.state_dict()), strict=True)
-    return release.train(case.mode == 'training')
 
 
-def answer(model: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """Compute logits, ``[B, 1000]``."""
-    return model(image) if isinstance(model, ReleasedViK) else model.head(model.extract_feat(image))
+def logits(model):
+    return lambda x: model.head(model.extract_feat(x))
 
 
-def step(model: torch.nn.Module, image: torch.Tensor) -> None:
-    """Do what is measured, once."""
-    if model.training:
-        answer(model, image).logsumexp(1).sum().backward()
-        model.zero_grad(set_to_none=True)
-    else:
-        with torch.no_grad():
-            answer(model, image)
+def ours(arch, mode, batch, size):
+    def make(device):
+        model = classifier(arch, size).to(device)
+        return step_of_model(model, image(batch, size, device), mode, logits(model))
+
+    return make
+
+
+def release(arch, mode, batch, size):
+    def make(device):
+        model = ReleasedViK(**ViK.arch_settings[arch], img_size=size)
+        model.load_state_dict(to_reference(classifier(arch, size).state_dict()), strict=True)
+        return step_of_model(model.to(device), image(batch, size, device), mode)
+
+    return make
+
+
+def release_comparisons():
+    batches = (256,) if torch.cuda.is_available() else (1, 8)
+    for arch in ('small', 'base'):
+        for mode in (INFERENCE, TRAINING):
+            for batch in batches:
+                if mode == TRAINING and batch == 1:
+                    continue
+                contenders = dict(release=release(arch, mode, batch, 224), ViK=ours(arch, mode, batch, 224))
+                name = f'vik-{arch} {mode} {batch}x3x224x224'
+                yield Comparison(name, contenders, images=batch, small=arch == 'small')
+
+
+# ---- against its peers
+
+
+def timm_model(name, mode, batch, size, **options):
+    def make(device):
+        torch.manual_seed(0)
+        model = timm.create_model(name, **dict.fromkeys(options, size)).to(device)
+        return step_of_model(model, image(batch, size, device), mode)
+
+    return make
+
+
+# timm's names; models with positions or mixing weights for each pixel are built for the size.
+PEERS = {
+    'PoolFormer-S12': ('poolformer_s12', {}),
+    'PoolFormer-S24': ('poolformer_s24', {}),
+    'DeiT-Tiny': ('deit_tiny_patch16_224', dict(img_size=True)),
+    'DeiT-Small': ('deit_small_patch16_224', dict(img_size=True)),
+    'PVTv2-B1': ('pvt_v2_b1', {}),
+    'ResMLP-S12': ('resmlp_12_224', dict(img_size=True)),
+    'Swin-T': ('swin_tiny_patch4_window7_224', dict(img_size=True)),
+    'ResNet-18': ('resnet18', {}),
+    'ResNet-50': ('resnet50', {}),
+}
+
+
+def peer_comparisons():
+    cuda = torch.cuda.is_available()
+    settings = [(INFERENCE, 1, size) for size in (224, 448, 896, 1792)]
+    settings += [(INFERENCE, 256, 224), (TRAINING, 256, 224)] if cuda else [(INFERENCE, 8, 224), (TRAINING, 8, 224)]
+    rounds = {224: 15, 448: 11, 896: 7, 1792: 3}
+    for mode, batch, size in settings:
+        names = PEERS if size < 1792 or cuda else {k: v for k, v in PEERS.items() if k != 'DeiT-Small'}
+        contenders = {label: timm_model(name, mode, batch, size, **options) for label, (name, options) in names.items()}
+        contenders['ViK-S'] = ours('small', mode, batch, size)
+        contenders['ViK-B'] = ours('base', mode, batch, size)
+        contenders['ViK-S, release'] = release('small', mode, batch, size)
+        name = f'{mode} {batch}x3x{size}x{size}'
+        yield Comparison(name, contenders, images=batch, rounds=rounds[size], small=False)
+
+
+def scaling_comparisons():
+    """One image of growing size: against the floor, PoolFormer-S12, which has ViK-S's macro design."""
+    for size, rounds in ((224, 31), (448, 15), (896, 9), (1792, 5)):
+        contenders = {'PoolFormer-S12': timm_model('poolformer_s12', INFERENCE, 1, size)}
+        contenders['ViK-S'] = ours('small', INFERENCE, 1, size)
+        contenders['ViK-S, release'] = release('small', INFERENCE, 1, size)
+        name = f'inference 1x3x{size}x{size}'
+        yield Comparison(name, contenders, images=1, rounds=rounds, small=size < 896, memory=False)
+
+
+# ---- under a detector and a segmentor
+
+DOWNSTREAM = {
+    'Mask R-CNN': ('detection/mask-rcnn_vik-s_fpn_1x_coco.py', 800, 1333),
+    'Semantic FPN': ('segmentation/fpn_vik-s_8xb4-40k_ade20k-512x512.py', 512, 512),
+}
+
+
+def backbone_step(mixer, mode, size):
+    """The backbone alone, its maps for a neck."""
+
+    def make(device):
+        torch.manual_seed(0)
+        model = ViK(img_size=224, out_indices=(0, 1, 2, 3), token_mixer=mixer).to(device)
+        x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)).to(device)
+        return step_of_model(model, x, mode)
+
+    return make
+
+
+def downstream_comparisons():
+    # ViK with the mixer of PoolFormer is PoolFormer-S12.
+    mixers = {'PoolFormer-S12': dict(type='Pooling'), 'ViK-S': dict(type='MultiPatchRBFKAN')}
+    for name, (config, height, width) in DOWNSTREAM.items():
+        for mode in (INFERENCE, TRAINING):
+            title = f'{mode} 1x3x{height}x{width}'
+            whole = {label: whole_step(config, mixer, mode, height, width) for label, mixer in mixers.items()}
+            yield Comparison(f'{name}, {title}', whole, images=1, rounds=5)
+            alone = {label: backbone_step(mixer, mode, (height, width)) for label, mixer in mixers.items()}
+            yield Comparison(f'backbone of {name}, {title}', alone, images=1, rounds=7)
+
+
+SUITES = dict(
+    operator=operator_comparisons,
+    release=release_comparisons,
+    scaling=scaling_comparisons,
+    peers=peer_comparisons,
+    downstream=downstream_comparisons,
+)

@@ -25,7 +25,12 @@ BACKBONES = ('vik-t', 'vik-t-pooling', 'r18')
 CARPARTS = [f'{m}_{b}_fpn-small_12e_carparts' for m in ('mask-rcnn', 'retinanet') for b in BACKBONES]
 SMALL = [f'{m}_{b}_small-1k_{d}-192x192' for m in ('fpn', 'upernet') for b in BACKBONES for d in ('camvid', 'carparts')]
 NAMES = {
-    'detection': [*COCO, *CARPARTS, 'mask-rcnn_vik-demo_fpn_shapes'],
+    'detection': [
+        *COCO,
+        *CARPARTS,
+        'mask-rcnn_vik-t-noglobal_fpn-small_12e_carparts',
+        'mask-rcnn_vik-demo_fpn_shapes',
+    ],
     'segmentation': [*ADE20K, *SMALL, 'fpn_vik-demo_shapes'],
 }
 ALL = [f'{folder}/{name}' for folder, names in NAMES.items() for name in names]

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = [ROOT / 'README.md', ROOT / 'docs/dense.md']
+PAGES = [ROOT / 'README.md', ROOT / 'docs/dense.md', ROOT / 'docs/speed.md']
 
 
 def markdown(header: list[str], rows: list[list]) -> str:
@@ -69,24 +69,33 @@ def commands(meta) -> str:
     return '```bash\n' + '\n'.join(lines) + '\n```'
 
 
-def bench_table(_) -> str:
-    """Time and memory against the release's arithmetic."""
-    with (ROOT / 'benchmarks/results/against_release_cpu.csv').open() as file:
+def bench_table(suite: str) -> str:
+    """What ``benchmarks/bench.py SUITE`` measured on a CPU; the first contender of each comparison is the baseline."""
+    with (ROOT / f'benchmarks/results/{suite}_cpu.csv').open() as file:
         rows = list(csv.DictReader(file))
+
+    def number(row, field, digits, unit=''):
+        return f'{float(row[field]):.{digits}f}{unit}' if row[field] else ''
+
     body = [
         [
-            row['case'],
-            f'{float(row["speedup"]):.2f}x ({float(row["speedup_p25"]):.2f} - {float(row["speedup_p75"]):.2f})',
-            f'{float(row["memory_ratio"]):.2f}x',
+            row['comparison'],
+            row['contender'],
+            f'{number(row, "speedup", 2)}x ({number(row, "speedup_p25", 2)} - {number(row, "speedup_p75", 2)})',
+            number(row, 'memory_ratio', 2, 'x'),
+            number(row, 'parameters_m', 2),
+            number(row, 'gmacs', 2),
         ]
         for row in rows
     ]
     first = rows[0]
     note = (
-        f'{first["device"]}, {first["threads"]} threads, torch {first["torch"]}, float32; '
-        f'median and quartiles of {first["rounds"]} interleaved runs.'
+        f'{first["device"]}, {first["threads"]} threads, torch {first["torch"]}, {first["dtype"]}; median and '
+        f'quartiles of interleaved runs, commit {first["commit"]}.'
     )
-    return markdown(['case', 'speed-up', 'peak memory of a step'], body) + '\n\n' + note
+    header = ['comparison', 'contender', 'speed-up', 'peak memory', 'parameters, M', 'GMACs']
+    keep = [i for i, _ in enumerate(header) if any(line[i] for line in body)]
+    return markdown([header[i] for i in keep], [[line[i] for i in keep] for line in body]) + '\n\n' + note
 
 
 def dense_table(folder: str) -> str:
@@ -117,7 +126,9 @@ TABLES = dict(
     models=models_table,
     measured=measured_table,
     commands=commands,
-    bench=bench_table,
+    bench=lambda _: bench_table('release'),
+    operator=lambda _: bench_table('operator'),
+    scaling=lambda _: bench_table('scaling'),
     detection=lambda _: dense_table('detection'),
     segmentation=lambda _: dense_table('segmentation'),
     sweep=lambda _: csv_table('swap_sweep'),

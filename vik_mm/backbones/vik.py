@@ -121,7 +121,9 @@ class ViKBlock(nn.Module):
 
     def _add(self, x: Tensor, layer_scale: nn.Module, branch: Tensor) -> Tensor:
         """``x + drop_path(layer_scale(branch))`` in one pass over the map, both being factors of a sample's channel."""
-        factor = self.drop_path(layer_scale(x.new_ones(x.shape[0], 1, 1, 1)))
+        factor = layer_scale.weight[:, None, None] if isinstance(layer_scale, LayerScale) else x.new_ones(1)
+        if self.training and isinstance(self.drop_path, DropPath):
+            factor = factor * self.drop_path(x.new_ones(x.shape[0], 1, 1, 1))
         return torch.addcmul(x, branch, factor)
 
 

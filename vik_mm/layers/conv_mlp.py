@@ -41,12 +41,14 @@ class ConvMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to ``[B, C, H, W]``."""
-        pixels = x[:, 0].numel()
-        if is_traced() or x.device.type != 'cpu' or pixels < x.shape[1] // 2:
+        if is_traced() or x.device.type != 'cpu':
+            return self._forward(x)
+        pixels, training = x[:, 0].numel(), torch.is_grad_enabled()
+        strip = max(1, STRIP_ELEMENTS // self.fc1.out_channels)
+        if pixels <= (x.shape[1] // 2 if training else strip):
             return self._forward(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        strip = max(1, STRIP_ELEMENTS // self.fc1.out_channels)
-        if torch.is_grad_enabled() or pixels <= strip:
+        if training:
             return self._forward(x).contiguous()
         strips = x.permute(0, 2, 3, 1).view(1, 1, -1, x.shape[1]).split(strip, dim=2)
         answers = [self._forward(strip.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for strip in strips]

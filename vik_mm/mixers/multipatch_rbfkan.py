@@ -122,7 +122,7 @@ class MultiPatchRBFKAN(TokenMixer):
         is_native = tuple(size) == tuple(native)
         grid = z if is_native else F.adaptive_avg_pool2d(z, native)
         hidden = linear(grid.flatten(2), self.global_in.flatten(1))  # [B, C, R]
-        answer = linear(hidden, self.global_out.flatten(0, 1)).unflatten(2, native)  # [B, C, *native]
+        answer = linear(hidden, self.global_out.flatten(0, 1)).view(*z.shape[:2], *native)  # [B, C, *native]
         if not is_native:
             # Where an axis shrinks, plain bilinear sampling would skip pixels of the answer.
             shrinks = size[0] < native[0] or size[1] < native[1]

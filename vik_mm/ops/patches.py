@@ -32,8 +32,10 @@ def split_patches(x: Tensor, patch_size: int) -> Tensor:
     Returns:
         Tensor: ``[..., H / P, W / P, P * P]``.
     """
-    x = x.unflatten(-1, (-1, patch_size)).unflatten(-3, (-1, patch_size))  # [..., H / P, P, W / P, P]
-    return x.transpose(-3, -2).flatten(-2)
+    *lead, height, width = x.shape
+    down, across = height // patch_size, width // patch_size
+    x = x.reshape(*lead, down, patch_size, across, patch_size).transpose(-3, -2)
+    return x.reshape(*lead, down, across, patch_size**2)
 
 
 def merge_patches(patches: Tensor, patch_size: int) -> Tensor:
@@ -46,5 +48,6 @@ def merge_patches(patches: Tensor, patch_size: int) -> Tensor:
     Returns:
         Tensor: ``[..., H, W]``.
     """
-    x = patches.unflatten(-1, (patch_size, patch_size)).transpose(-3, -2)  # [..., H / P, P, W / P, P]
-    return x.flatten(-2).flatten(-3, -2)
+    *lead, down, across, _ = patches.shape
+    x = patches.reshape(*lead, down, across, patch_size, patch_size).transpose(-3, -2)
+    return x.reshape(*lead, down * patch_size, across * patch_size)

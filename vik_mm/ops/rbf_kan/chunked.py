@@ -65,7 +65,7 @@ def fold(
     """
     scale = (math.sqrt(math.log2(math.e) / 2) / widths).t().contiguous()
     shift = centers.t().contiguous() * scale
-    table = weight.unflatten(0, centers.shape).permute(2, 1, 0)
+    table = weight.reshape(*centers.shape, -1).permute(2, 1, 0)
     if base_weight is not None:
         table = torch.cat([table, base_weight.unsqueeze(1)], dim=1)
     return scale, shift, table.contiguous()
@@ -108,7 +108,7 @@ class _Blocks:
         torch.addcmul(self.zero, argument, argument, value=-1, out=gaussians)
         torch.exp2(gaussians, out=gaussians)
         if self.has_base:
-            torch.mul(rows, torch.sigmoid(rows), out=features[:, self.num_grids])
+            torch.ops.aten.silu.out(rows, out=features[:, self.num_grids])
         return features
 
     def start_gradients(self):
@@ -209,7 +209,7 @@ class _Patches:
     def rows(self, x: Tensor, block: tuple[slice, slice], dtype: torch.dtype) -> Tensor:
         """Cut a block of ``x`` into rows, ``[M, H, W] -> [R, P * P]``; what lies outside the map is zero."""
         part = pad_to_multiple(x[block].to(dtype), self.patch_size)
-        return split_patches(part, self.patch_size).flatten(0, 2)
+        return split_patches(part, self.patch_size).view(-1, self.patch_size**2)
 
     def put(self, rows: Tensor, out: Tensor, block: tuple[slice, slice]) -> None:
         """Write rows to where :meth:`rows` cut them, and drop what lies outside the map."""
@@ -218,8 +218,9 @@ class _Patches:
         if target.shape[1] % side or self.width % side:
             target.copy_(merge_patches(patches, side)[:, : target.shape[1], : self.width])
         else:  # write in place what merging would copy first
-            target = target.unflatten(2, (-1, side)).unflatten(1, (-1, side))  # [M, I, P, J, P]
-            target.copy_(patches.unflatten(3, (side, side)).transpose(2, 3))
+            maps, down, across = patches.shape[:3]
+            target = target.view(maps, down, side, across, side).transpose(2, 3)
+            target.copy_(patches.view(maps, down, across, side, side))
 
 
 def _map_forward(x: Tensor, scale: Tensor, shift: Tensor, table: Tensor, bias: Tensor, patch_size: int) -> Tensor:
