@@ -297,3 +297,16 @@ def test_bad_arguments_are_named(options, error, text):
 def test_bad_images_are_named(make_vik, shape, text):
     with pytest.raises(ValueError, match=text):
         make_vik(img_size=64)(torch.randn(shape))
+
+
+def test_layer_scale_and_drop_path_are_what_their_modules_say(make_vik):
+    block = make_vik(img_size=64, drop_path_rate=0.5).stages[3].blocks[0].train()
+    torch.nn.init.uniform_(block.layer_scale1.weight)
+    x = torch.randn(6, 24, 2, 2)
+    torch.manual_seed(1)
+    got = block(x)
+    torch.manual_seed(1)
+    expected = x + block.drop_path(block.layer_scale1(block.token_mixer(block.norm1(x))))
+    expected = expected + block.drop_path(block.layer_scale2(block.mlp(block.norm2(expected))))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(got, block.eval()(x))  # something was dropped

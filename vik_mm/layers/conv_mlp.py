@@ -23,7 +23,7 @@ class ConvMLP(nn.Module):
         drop_rate (float): Dropout after each convolution. Defaults to 0.
 
     Shape:
-        - Input and output: ``[B, C, H, W]``; the output contiguous.
+        - Input and output: ``[B, C, H, W]``.
 
     Source:
         ``Mlp`` of the authors' ``vik.py``: truncated normal weights of standard deviation 0.02, zero bias.
