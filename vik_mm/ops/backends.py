@@ -70,6 +70,11 @@ def autocast_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Give the dtype in which the backends for all devices compute: that of ``x``, float32 at least."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def without_autocast(x: Tensor) -> AbstractContextManager:
     """Keep autocast away from what an operator computes inside."""
     on = torch.is_autocast_enabled(x.device.type)

@@ -9,7 +9,7 @@ Shape letters: ``M`` images times channels.
 import torch
 from torch import Tensor
 
-from vik_mm.ops.backends import plain_or_operator
+from vik_mm.ops.backends import compute_dtype, plain_or_operator
 
 # Two blocks of float32 values take 2 MB: they stay in the caches of the cores that made them.
 BLOCK_ELEMENTS = 256 * 1024
@@ -34,10 +34,6 @@ def _blocks(*tensors: Tensor, pixels: int):
     return zip(*(t.split(size) for t in tensors))
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def _convolve(x: Tensor, taps: Tensor, bias: Tensor, out: Tensor) -> None:
     """``[M, H, W], [M, 2, 3], [M] -> [M, H, W]``, into ``out``."""
     taps = taps[..., None, None]
@@ -48,7 +44,7 @@ def _convolve(x: Tensor, taps: Tensor, bias: Tensor, out: Tensor) -> None:
 
 def _apply(x: Tensor, taps: Tensor, bias: Tensor) -> Tensor:
     """``[B, C, H, W], [B, C, 2, 3], [B, C] -> [B, C, H, W]``."""
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     sizes = x.shape[2:]
     flat = (x.reshape(-1, *sizes), taps.reshape(-1, 2, 3).to(dtype), bias.reshape(-1).to(dtype), out.view(-1, *sizes))
@@ -74,7 +70,7 @@ def _(x, taps, bias):
 @torch.library.custom_op('vik_mm::plus_conv2d_chunked_backward', mutates_args=())
 def _backward(grad_out: Tensor, x: Tensor, taps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     grad_x = _apply(grad_out, taps.flip(3), taps.new_zeros(taps.shape[:2]))
-    dtype, sizes = _compute_dtype(x), x.shape[2:]
+    dtype, sizes = compute_dtype(x), x.shape[2:]
     grad_taps = torch.empty(taps.shape, dtype=dtype, device=x.device)
     grad_bias = torch.empty(taps.shape[:2], dtype=dtype, device=x.device)
     flat = (grad_out.reshape(-1, *sizes), x.reshape(-1, *sizes), grad_taps.view(-1, 2, 3), grad_bias.view(-1))

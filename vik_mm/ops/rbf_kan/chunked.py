@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor
 
-from vik_mm.ops.backends import plain_or_operator, without_autocast
+from vik_mm.ops.backends import compute_dtype, plain_or_operator, without_autocast
 from vik_mm.ops.matmul import linear
 from vik_mm.ops.patches import merge_patches, pad_to_multiple, split_patches
 
@@ -69,10 +69,6 @@ def fold(
     if base_weight is not None:
         table = torch.cat([table, base_weight.unsqueeze(1)], dim=1)
     return scale, shift, table.contiguous()
-
-
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 class _Blocks:
@@ -147,7 +143,7 @@ class _Blocks:
 
 
 def _rows_forward(x: Tensor, scale: Tensor, shift: Tensor, table: Tensor) -> Tensor:
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     blocks = _Blocks(scale, shift, table, dtype, x.shape[0])
     out = x.new_empty(x.shape[0], table.shape[0])
     with without_autocast(x):
@@ -168,7 +164,7 @@ def _(x, scale, shift, table):
 def _rows_backward(
     grad_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     blocks = _Blocks(scale, shift, table, dtype, x.shape[0])
     blocks.start_gradients()
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -196,7 +192,6 @@ class _Patches:
         num_maps, self.height, self.width = shape
         self.patch_size = patch_size
         num_down, self.num_across = -(-self.height // patch_size), -(-self.width // patch_size)
-        self.num_rows = num_maps * num_down * self.num_across
         maps = max(1, size // max(1, num_down * self.num_across))
         down = num_down if maps > 1 else max(1, min(num_down, size // max(1, self.num_across)))
         self.blocks = [
@@ -224,7 +219,7 @@ class _Patches:
 
 
 def _map_forward(x: Tensor, scale: Tensor, shift: Tensor, table: Tensor, bias: Tensor, patch_size: int) -> Tensor:
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     maps, answers = x.reshape(-1, *x.shape[2:]), out.view(-1, *x.shape[2:])
     patches = _Patches(patch_size, max(1, BLOCK_ELEMENTS // scale.numel()), maps.shape)
@@ -249,7 +244,7 @@ def _(x, scale, shift, table, bias, patch_size):
 def _map_backward(
     grad_out: Tensor, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor, bias: Tensor, patch_size: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dtype = _compute_dtype(x)
+    dtype = compute_dtype(x)
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     maps, grads = x.reshape(-1, *x.shape[2:]), grad_out.reshape(-1, *x.shape[2:])
     answers = grad_x.view(-1, *x.shape[2:])
