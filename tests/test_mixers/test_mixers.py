@@ -162,13 +162,14 @@ def test_a_mixer_of_ones_own_is_taken_from_the_registry(make_vik):
     [
         (dict(type='Attention2'), ValueError, "'Attention2' is unknown.*'Identity', 'MultiPatchRBFKAN', 'Pooling'"),
         ('Pooling', TypeError, 'must be a dict'),
+        (dict(global_mix=False), TypeError, 'name its type beside the option'),
         (dict(type='Pooling', rank=64), TypeError, r"no option \['rank'\].*_delete_"),
         (dict(type='Pooling', pool_size=2), ValueError, 'odd'),
         (dict(type='MultiPatchRBFKAN', patch_size=0), ValueError, 'patch_size=0'),
         (dict(type='MultiPatchRBFKAN', rank=0), ValueError, 'rank=0'),
         (dict(type='MultiPatchRBFKAN', num_grids=1), ValueError, 'num_grids=1'),
     ],
-    ids=['unknown', 'no-dict', 'option', 'pool-size', 'patch-size', 'rank', 'grids'],
+    ids=['unknown', 'no-dict', 'no-type', 'option', 'pool-size', 'patch-size', 'rank', 'grids'],
 )
 def test_bad_mixer_configs_are_named(cfg, error, text):
     with pytest.raises(error, match=text):

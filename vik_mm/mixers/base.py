@@ -45,7 +45,10 @@ def build_token_mixer(cfg: dict, embed_dims: int, grid_size: tuple[int, int]) ->
         ValueError: If the type is not registered, or the mixer refuses a value.
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise TypeError(f"token_mixer must be a dict such as dict(type='MultiPatchRBFKAN'), got {cfg!r}")
+        raise TypeError(
+            f"token_mixer must be a dict with a type, such as dict(type='MultiPatchRBFKAN'), got {cfg!r}; an option alone "
+            'does not change the default mixer: name its type beside the option'
+        )
     options = dict(cfg)
     kind = options.pop('type')
     mixer = MODELS.get(kind) if isinstance(kind, str) else kind
