@@ -46,8 +46,8 @@ def build_token_mixer(cfg: dict, embed_dims: int, grid_size: tuple[int, int]) ->
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise TypeError(
-            f"token_mixer must be a dict with a type, such as dict(type='MultiPatchRBFKAN'), got {cfg!r}; an option alone "
-            'does not change the default mixer: name its type beside the option'
+            f"token_mixer must be a dict with a type, such as dict(type='MultiPatchRBFKAN'), got {cfg!r}; an option "
+            'alone does not change the default mixer: name its type beside the option'
         )
     options = dict(cfg)
     kind = options.pop('type')
