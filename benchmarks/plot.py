@@ -1,4 +1,4 @@
-"""Draw time against pixels from the CSV of ``bench.py scaling``."""
+"""Draw time per pixel against pixels, relative to the first contender at the first size, from the CSV of ``scaling``."""
 
 import argparse
 import csv
@@ -26,11 +26,13 @@ def main():
         lines.setdefault(row['contender'], []).append(
             (side**2, *(float(row[k]) for k in ('median_ms', 'p25_ms', 'p75_ms')))
         )
+    baseline, points = next(iter(lines.items()))
+    unit = points[0][1] / points[0][0]
     figure, axes = plt.subplots(figsize=(6.4, 4), layout='constrained')
     for (name, points), marker in zip(lines.items(), 'osD^v'):
         pixels, median, low, high = zip(*points)
-        per_pixel = [1e6 * m / p for m, p in zip(median, pixels)]
-        spread = [[1e6 * abs(m - b) / p for m, b, p in zip(median, bound, pixels)] for bound in (low, high)]
+        per_pixel = [m / p / unit for m, p in zip(median, pixels)]
+        spread = [[abs(m - b) / p / unit for m, b, p in zip(median, bound, pixels)] for bound in (low, high)]
         axes.errorbar(pixels, per_pixel, yerr=spread, marker=marker, capsize=3, label=name)
     sides = [int(p**0.5) for p in pixels]
     axes.set_xscale('log')
@@ -38,7 +40,7 @@ def main():
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
     axes.set_xlabel('image, pixels')
-    axes.set_ylabel('time per pixel, ns')
+    axes.set_ylabel(f'time per pixel ({baseline}, {sides[0]}x{sides[0]} = 1)')
     axes.set_title(f'One image, {rows[0]["device"]}, {rows[0]["threads"]} threads, {rows[0]["dtype"]}', fontsize=10)
     axes.legend()
     figure.savefig(args.out, dpi=120)
