@@ -1,4 +1,4 @@
-"""Draw time per pixel against pixels, relative to the first contender at the first size, from the CSV of ``scaling``."""
+"""Draw time per pixel against pixels, relative to the first contender at the first size, from the CSV of scaling."""
 
 import argparse
 import csv
