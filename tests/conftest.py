@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MMLogger
-from mmpretrain.registry import MODELS
 
 if not torch.cuda.is_available():
-    os.environ['TRITON_INTERPRET'] = '1'  # read when the kernels are defined: before the next import
+    os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported, which the mm packages do
+
+from mmengine.logging import MMLogger
+from mmpretrain.registry import MODELS
 
 import vik_mm
 
