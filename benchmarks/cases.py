@@ -195,26 +195,26 @@ def release_comparisons():
 # ---- against its peers
 
 
-def timm_model(name, mode, batch, size, **options):
+def timm_model(name, mode, batch, size, fixed_size=False):
     def make(device):
         torch.manual_seed(0)
-        model = timm.create_model(name, **dict.fromkeys(options, size)).to(device)
+        model = timm.create_model(name, **(dict(img_size=size) if fixed_size else {})).to(device)
         return step_of_model(model, image(batch, size, device), mode)
 
     return make
 
 
-# timm's names; models with positions or mixing weights for each pixel are built for the size.
+# timm's names, and whether positions or mixing weights for each pixel have the model built for one size.
 PEERS = {
-    'PoolFormer-S12': ('poolformer_s12', {}),
-    'PoolFormer-S24': ('poolformer_s24', {}),
-    'DeiT-Tiny': ('deit_tiny_patch16_224', dict(img_size=True)),
-    'DeiT-Small': ('deit_small_patch16_224', dict(img_size=True)),
-    'PVTv2-B1': ('pvt_v2_b1', {}),
-    'ResMLP-S12': ('resmlp_12_224', dict(img_size=True)),
-    'Swin-T': ('swin_tiny_patch4_window7_224', dict(img_size=True)),
-    'ResNet-18': ('resnet18', {}),
-    'ResNet-50': ('resnet50', {}),
+    'PoolFormer-S12': ('poolformer_s12', False),
+    'PoolFormer-S24': ('poolformer_s24', False),
+    'DeiT-Tiny': ('deit_tiny_patch16_224', True),
+    'DeiT-Small': ('deit_small_patch16_224', True),
+    'PVTv2-B1': ('pvt_v2_b1', False),
+    'ResMLP-S12': ('resmlp_12_224', True),
+    'Swin-T': ('swin_tiny_patch4_window7_224', True),
+    'ResNet-18': ('resnet18', False),
+    'ResNet-50': ('resnet50', False),
 }
 
 
@@ -225,7 +225,7 @@ def peer_comparisons():
     rounds = {224: 15, 448: 11, 896: 7, 1792: 3}
     for mode, batch, size in settings:
         names = PEERS if size < 1792 or cuda else {k: v for k, v in PEERS.items() if k != 'DeiT-Small'}
-        contenders = {label: timm_model(name, mode, batch, size, **options) for label, (name, options) in names.items()}
+        contenders = {label: timm_model(name, mode, batch, size, fixed) for label, (name, fixed) in names.items()}
         contenders['ViK-S'] = ours('small', mode, batch, size)
         contenders['ViK-B'] = ours('base', mode, batch, size)
         contenders['ViK-S, release'] = release('small', mode, batch, size)
