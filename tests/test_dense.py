@@ -69,6 +69,18 @@ def test_train_resume_and_test(tmp_path, make_config, call_tool, task):
     assert [p for p in tmp_path.rglob('*') if 'pictures' in p.parts and p.suffix in ('.png', '.jpg')]
 
 
+@pytest.mark.parametrize('task', list(SCOPES))
+def test_compiled_training_and_evaluation_go_through(tmp_path, make_config, call_tool, task):
+    # The graphs that 'inductor' takes, without the minutes that it takes to compile them.
+    config = make_config(task, "custom_hooks = [dict(type='CompileHook', backend='eager')]\n")
+    torch._dynamo.reset()
+    graphs = torch._dynamo.utils.counters['stats']
+    graphs.clear()
+    code, text = call_tool('train.py', config, '--compile')
+    assert code is None, text[-3000:]
+    assert graphs['unique_graphs'] == 2  # training, evaluation
+
+
 def test_a_shipped_config_trains_with_vik(tmp_path, shapes_folder, call_tool):
     coco = f'{shapes_folder}/coco/'
     options = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'model.bbox_head.num_classes=8']

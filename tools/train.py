@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
 from vik_mm.compat.checkpoints import allow_runner_checkpoints
 from vik_mm.engine import (
+    add_compilation,
     add_launch_arguments,
     add_sanity_checks,
     check_datasets,
@@ -60,6 +61,8 @@ def prepare(args):
     init_distributed(cfg, args.launcher, args.local_rank)
     resolve_resume(cfg, args.resume)
     add_sanity_checks(cfg)
+    if args.compile or cfg.get('compile') is True:
+        add_compilation(cfg)
     fit_to_machine(cfg)
     return cfg
 

@@ -1,5 +1,6 @@
 import argparse
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +8,8 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from vik_mm.engine import (
+    CompileHook,
+    add_compilation,
     check_checkpoint_file,
     check_datasets,
     fit_to_machine,
@@ -16,6 +19,7 @@ from vik_mm.engine import (
     resolve_resume,
     unwrap_state_dict,
 )
+from vik_mm.errors import BadInputError
 
 
 @pytest.fixture
@@ -219,3 +223,36 @@ class TestRunnerCheckpoints:
         torch.save(dict(state_dict=Reach(target)), path)
         with pytest.raises(ValueError, match='runs code'):
             read_checkpoint(path)
+
+
+class TestCompileHook:
+    @staticmethod
+    def runner(model):
+        return SimpleNamespace(model=model)
+
+    def test_the_state_dict_keeps_its_names_and_answers_its_values(self, make_vik):
+        model = torch.nn.Module()
+        model.backbone = make_vik(arch=dict(depths=(1,), embed_dims=(8,)), img_size=32, out_indices=(0,)).eval()
+        x = torch.randn(2, 3, 40, 33)
+        names, (expected,) = list(model.state_dict()), model.backbone(x)
+        CompileHook(backend='eager').before_run(self.runner(model))
+        assert list(model.state_dict()) == names
+        torch.testing.assert_close(model.backbone(x)[0], expected, rtol=1e-4, atol=1e-5)
+
+    def test_a_model_without_backbone_is_refused(self):
+        with pytest.raises(BadInputError, match='Linear has none'):
+            CompileHook(backend='eager').before_run(self.runner(torch.nn.Linear(1, 1)))
+
+    def test_a_machine_without_compiler_is_told_what_to_install(self, monkeypatch, make_vik):
+        monkeypatch.setenv('PATH', '')
+        model = torch.nn.Module()
+        model.backbone = make_vik(arch=dict(depths=(1,), embed_dims=(8,)), out_indices=(0,))
+        with pytest.raises(BadInputError, match='compile.*install g'):
+            CompileHook().before_run(self.runner(model))
+
+    def test_takes_the_place_of_mmengines_own(self):
+        cfg = Config(dict(compile=True, custom_hooks=[dict(type='EMAHook')]))
+        add_compilation(cfg)
+        add_compilation(cfg)
+        assert [hook['type'] for hook in cfg.custom_hooks] == ['EMAHook', 'CompileHook']
+        assert cfg.compile is False

@@ -1,6 +1,7 @@
 """What training and testing need around MMEngine's Runner."""
 
 from .checkpoint import check_checkpoint_file, read_checkpoint, unwrap_state_dict
+from .compile_hook import CompileHook, add_compilation
 from .data_check import check_datasets, describe_layouts
 from .launch import (
     add_launch_arguments,
@@ -15,11 +16,13 @@ from .progress_hook import ProgressHook
 from .sanity_check_hook import SanityCheckHook
 
 __all__ = [
+    'CompileHook',
     'LayerDecayOptimWrapperConstructor',
     'ProgressHook',
     'SanityCheckHook',
-    'add_sanity_checks',
+    'add_compilation',
     'add_launch_arguments',
+    'add_sanity_checks',
     'check_checkpoint_file',
     'check_datasets',
     'describe_layouts',

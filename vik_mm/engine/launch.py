@@ -33,6 +33,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument('--work-dir', help='where logs and checkpoints go; default work_dirs/<config name>')
     parser.add_argument('--amp', action='store_true', help='run in mixed precision')
+    parser.add_argument('--compile', action='store_true', help='compile the backbone, once for all image sizes')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
     )

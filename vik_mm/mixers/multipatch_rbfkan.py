@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.layers import RBFKANLayer
-from vik_mm.ops import linear, plus_conv2d
+from vik_mm.ops import average_to_grid, linear, plus_conv2d, spread_to_size
 
 from .base import TokenMixer
 
@@ -118,15 +118,10 @@ class MultiPatchRBFKAN(TokenMixer):
 
     def global_mix(self, z: Tensor) -> Tensor:
         """Mix all pixels through the low-rank map, ``[B, C, H, W] -> [B, C, H, W]``."""
-        size, native = z.shape[-2:], self.grid_size
-        is_native = tuple(size) == tuple(native)
-        grid = z if is_native else F.adaptive_avg_pool2d(z, native)
+        grid = average_to_grid(z, self.grid_size)
         hidden = linear(grid.flatten(2), self.global_in.flatten(1))  # [B, C, R]
-        answer = linear(hidden, self.global_out.flatten(0, 1)).view(*z.shape[:2], *native)  # [B, C, *native]
-        if not is_native:
-            # Where an axis shrinks, plain bilinear sampling would skip pixels of the answer.
-            shrinks = size[0] < native[0] or size[1] < native[1]
-            answer = F.interpolate(answer, size, mode='bilinear', align_corners=False, antialias=shrinks)
+        answer = linear(hidden, self.global_out.flatten(0, 1)).view(*z.shape[:2], *self.grid_size)
+        answer = spread_to_size(answer, z.shape[2:])
         return z + answer
 
 

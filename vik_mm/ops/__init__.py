@@ -5,8 +5,10 @@ from .matmul import linear
 from .patches import merge_patches, pad_to_multiple, split_patches
 from .plus_conv import plus_conv2d, plus_conv2d_backend
 from .rbf_kan import patch_rbf_kan, rbf_kan, rbf_kan_backend
+from .resize import average_to_grid, spread_to_size
 
 __all__ = [
+    'average_to_grid',
     'is_traced',
     'linear',
     'merge_patches',
@@ -17,4 +19,5 @@ __all__ = [
     'rbf_kan',
     'rbf_kan_backend',
     'split_patches',
+    'spread_to_size',
 ]

@@ -26,8 +26,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         Tensor: ``[..., O]``.
     """
-    onednn = HAS_ONEDNN and x.device.type == 'cpu' and x.dtype == torch.float32 and x.numel() > SMALL
-    if not onednn or is_traced():
+    on_cpu = HAS_ONEDNN and x.device.type == 'cpu' and x.dtype == torch.float32
+    if is_traced() or not on_cpu or x.numel() <= SMALL:
         return F.linear(x, weight, bias)
     rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # [1, K, 1, rows]
     return F.conv2d(rows, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)

@@ -6,6 +6,8 @@ Shape letters: ``P`` patch side.
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backends import is_traced
+
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zero-pad ``x`` right and below until ``multiple`` divides both sides.
@@ -18,7 +20,11 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         Tensor: ``[..., H', W']``; ``x`` itself where nothing is missing.
     """
     height, width = x.shape[-2:]
-    below, right = -height % multiple, -width % multiple
+    # Not ``-height % multiple``, which PyTorch's compiler cannot take of a size that varies.
+    below = (height + multiple - 1) // multiple * multiple - height
+    right = (width + multiple - 1) // multiple * multiple - width
+    if is_traced():  # a question about the sizes would bind the graph to the answer
+        return F.pad(x, (0, right, 0, below))
     return F.pad(x, (0, right, 0, below)) if below or right else x
 
 
