@@ -5,7 +5,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from vik_mm.ops import patch_rbf_kan, plus_conv2d, plus_conv2d_backend, rbf_kan, rbf_kan_backend
+from vik_mm.ops import fourier_kan, patch_rbf_kan, plus_conv2d, plus_conv2d_backend, rbf_kan, rbf_kan_backend
+from vik_mm.ops.fourier_kan import chunked as fourier_kan_chunked
 from vik_mm.ops.plus_conv import chunked as plus_conv_chunked
 from vik_mm.ops.rbf_kan import chunked as rbf_kan_chunked
 
@@ -36,6 +37,14 @@ def maps(*shape):
     return [draw(*shape), draw(*shape[:2], 2, 3), draw(*shape[:2])]
 
 
+def attention(*shape, num_waves=3, num_out=12, base=None):
+    num_heads, num_in = shape[1], shape[3]
+    weight = 0.2 * draw(num_heads, 2 * num_waves, num_in, num_out)
+    if base is None:
+        return [draw(*shape), weight]
+    return [draw(*shape), weight, 0.2 * draw(num_heads, num_in, num_out), base]
+
+
 class Case(NamedTuple):
     operator: object
     arguments: object
@@ -60,6 +69,12 @@ CASES = {
     'plus-one-row': Case(plus_conv2d, maps, (1, 2, 1, 5)),
     'plus-more-pixels-than-a-block': Case(plus_conv2d, maps, (1, 2, 40, 33)),
     'plus-empty': Case(plus_conv2d, maps, (0, 2, 4, 4)),
+    'fourier-plain': Case(fourier_kan, attention, (2, 3, 17, 17)),
+    'fourier-one-wave': Case(fourier_kan, attention, (2, 2, 5, 9), dict(num_waves=1, num_out=3)),
+    'fourier-silu': Case(fourier_kan, attention, (1, 2, 7, 40), dict(base='silu')),
+    'fourier-identity': Case(fourier_kan, attention, (3, 1, 4, 33), dict(num_waves=2, base='identity')),
+    'fourier-more-rows-than-a-block': Case(fourier_kan, attention, (1, 2, 150, 37), dict(num_waves=5)),
+    'fourier-empty': Case(fourier_kan, attention, (0, 2, 4, 4)),
 }
 
 NOT_EMPTY = {name: case for name, case in CASES.items() if 0 not in case.sizes}
@@ -71,6 +86,7 @@ def small_blocks(monkeypatch):
     torch.manual_seed(0)
     monkeypatch.setattr(rbf_kan_chunked, 'BLOCK_ELEMENTS', 10 * 8 * 49)
     monkeypatch.setattr(plus_conv_chunked, 'BLOCK_ELEMENTS', 256)
+    monkeypatch.setattr(fourier_kan_chunked, 'BLOCK_ELEMENTS', 10 * 6 * 37)
     monkeypatch.setattr(torch.utils.deterministic, 'fill_uninitialized_memory', True)
     torch.use_deterministic_algorithms(True, warn_only=True)  # fills torch.empty with NaN
     yield
@@ -141,6 +157,8 @@ GRADCHECKED = {
     'rows': Case(rbf_kan, rows, (12, 3, 4, 2)),
     'patches': Case(patch_rbf_kan, patches, (1, 2, 4, 3), dict(side=2, num_grids=3)),
     'plus': Case(plus_conv2d, maps, (1, 2, 3, 4)),
+    'fourier': Case(fourier_kan, attention, (2, 2, 3, 4), dict(num_out=2)),
+    'fourier-silu': Case(fourier_kan, attention, (1, 1, 3, 4), dict(num_out=2, base='silu')),
 }
 
 
@@ -150,7 +168,7 @@ def test_gradients_agree_with_finite_differences(backend, case):
     assert torch.autograd.gradcheck(lambda *a: case.operator(*a, backend=backend), build(case))
 
 
-@pytest.mark.parametrize('name', ['rows-narrow', 'patches-of-3x3', 'plus-plain'])
+@pytest.mark.parametrize('name', ['rows-narrow', 'patches-of-3x3', 'plus-plain', 'fourier-silu'])
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_operators_are_sound_torch_operators(backend, name):
     """PyTorch's own checks: schema, fake kernel, autograd registration, tracing with symbolic sizes."""
@@ -170,7 +188,7 @@ def test_operators_are_sound_torch_operators(backend, name):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize('name', ['patches-whole', 'patches-cut-by-both-borders', 'plus-plain'])
+@pytest.mark.parametrize('name', ['patches-whole', 'patches-cut-by-both-borders', 'plus-plain', 'fourier-plain'])
 def test_memory_layout_of_the_map_changes_nothing(name, backend):
     case = CASES[name]
     x, *rest = build(case, torch.float32)
@@ -183,7 +201,7 @@ def test_memory_layout_of_the_map_changes_nothing(name, backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize('name', ['rows-prime', 'patches-whole', 'plus-plain'])
+@pytest.mark.parametrize('name', ['rows-prime', 'patches-whole', 'plus-plain', 'fourier-identity'])
 def test_without_gradients_the_answer_is_the_same(name, backend):
     case = CASES[name]
     arguments = build(case, torch.float32)
@@ -227,7 +245,7 @@ def test_nan_of_a_pixel_reaches_its_neighbours_alone(backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize('name', ['rows-prime', 'patches-whole'])
+@pytest.mark.parametrize('name', ['rows-prime', 'patches-whole', 'fourier-plain'])
 def test_under_autocast_the_answer_has_its_dtype(name, backend):
     case = CASES[name]
     x, *rest = build(case, torch.float32)
@@ -238,7 +256,11 @@ def test_under_autocast_the_answer_has_its_dtype(name, backend):
 
 
 def test_no_basis_is_kept_for_the_backward_pass():
-    for case in (Case(rbf_kan, rows, (1000, 49, 8, 49)), Case(patch_rbf_kan, patches, (1, 20, 49, 49))):
+    for case in (
+        Case(rbf_kan, rows, (1000, 49, 8, 49)),
+        Case(patch_rbf_kan, patches, (1, 20, 49, 49)),
+        Case(fourier_kan, attention, (4, 2, 97, 97)),
+    ):
         arguments = build(case, torch.float32)
         largest = 0
 
@@ -347,3 +369,22 @@ def test_bad_arguments_of_plus_conv2d_are_named(position, value, error, text):
     arguments[position] = value
     with pytest.raises(error, match=text):
         plus_conv2d(*arguments)
+
+
+@pytest.mark.parametrize(
+    ('position', 'value', 'error', 'text'),
+    [
+        (0, torch.zeros(7, 40), ValueError, r'x \[B, H, T, F\]'),
+        (0, torch.zeros(1, 2, 7, 40, dtype=torch.long), TypeError, 'floating-point'),
+        (1, torch.zeros(2, 6, 41, 12), ValueError, r'weight \[H, 2 \* G, F, O\]'),
+        (1, torch.zeros(2, 5, 40, 12), ValueError, 'as many sines as cosines.*5 waves'),
+        (2, torch.zeros(2, 40, 11), ValueError, r'base_weight must be \[H, F, O\] = \(2, 40, 12\)'),
+        (3, 'gelu', ValueError, "'gelu' is unknown.*identity.*silu"),
+    ],
+    ids=['rows', 'dtype', 'weight', 'waves', 'base-weight', 'base'],
+)
+def test_bad_arguments_of_fourier_kan_are_named(position, value, error, text):
+    arguments = build(CASES['fourier-silu'], torch.float32)
+    arguments[position] = value
+    with pytest.raises(error, match=text):
+        fourier_kan(*arguments)

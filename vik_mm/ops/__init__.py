@@ -1,6 +1,7 @@
 """Functions on tensors; torch is all they know."""
 
 from .backends import is_traced
+from .fourier_kan import fourier_kan, fourier_kan_backend
 from .matmul import linear
 from .patches import merge_patches, pad_to_multiple, split_patches
 from .plus_conv import plus_conv2d, plus_conv2d_backend
@@ -9,6 +10,8 @@ from .resize import average_to_grid, spread_to_size
 
 __all__ = [
     'average_to_grid',
+    'fourier_kan',
+    'fourier_kan_backend',
     'is_traced',
     'linear',
     'merge_patches',

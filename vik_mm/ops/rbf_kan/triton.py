@@ -21,7 +21,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vik_mm.ops.backends import INTERPRETS_TRITON
+from vik_mm.ops.dot_dtypes import DOT_DTYPES
 
 from .chunked import fold
 
@@ -30,12 +30,6 @@ BLOCK_ROWS = 64
 MIN_COLUMNS = 16
 # Programs that walk the rows in the backward pass: enough to fill any GPU, few enough partial sums.
 NUM_WALKERS = 264
-DOT_DTYPES = {
-    torch.float32: tl.float32,
-    torch.float16: tl.float16,
-    # Triton's interpreter, which the tests use, takes the bits of a bfloat16 product's operands for integers.
-    torch.bfloat16: tl.float32 if INTERPRETS_TRITON else tl.bfloat16,
-}
 MINUS_TWO_LN_TWO = -2 * math.log(2)
 
 

@@ -1,0 +1,70 @@
+"""Linear map of Fourier features, head by head: the operator at the heart of Kolmogorov-Arnold attention."""
+
+from torch import Tensor
+
+from vik_mm.ops.backends import HAS_TRITON, Backend, autocast_dtype, choose, why_no_triton
+
+from .chunked import fourier_kan_chunked
+from .reference import BASE_ACTIVATIONS, fourier_kan_reference
+
+BACKENDS = {'reference': fourier_kan_reference, 'chunked': fourier_kan_chunked}
+if HAS_TRITON:
+    from .triton import MAX_OUT_FEATURES, fourier_kan_triton
+
+    BACKENDS['triton'] = fourier_kan_triton
+
+
+def fourier_kan_backend(x: Tensor, weight: Tensor, backend: str | None = None) -> Backend:
+    """Tell which backend :func:`fourier_kan` runs on these tensors, and why; see :func:`vik_mm.ops.rbf_kan_backend`."""
+    obstacle = why_no_triton(x)
+    if obstacle is None and weight.shape[3] > MAX_OUT_FEATURES:
+        obstacle = f'the kernels give at most {MAX_OUT_FEATURES} features, these are {weight.shape[3]}'
+    return choose(x, backend, obstacle)
+
+
+def fourier_kan(
+    x: Tensor,
+    weight: Tensor,
+    base_weight: Tensor | None = None,
+    base_activation: str = 'silu',
+    backend: str | None = None,
+) -> Tensor:
+    r"""Map cosines and sines of each input's multiples linearly, with weights of each head.
+
+    .. math:: y_o = \sum_f \Big( u_{fo}\,b(x_f) + \sum_{m=1}^{G} a_{mfo} \cos(m x_f) + b_{mfo} \sin(m x_f) \Big)
+
+    Args:
+        x (Tensor): ``[B, H, T, F]``: images, heads, rows of a head, in features; any floating dtype, in radians.
+        weight (Tensor): ``[H, 2 * G, F, O]``, the ``G`` cosines before the sines.
+        base_weight (Tensor, optional): ``u``, ``[H, F, O]``; None leaves the base branch out. Defaults to None.
+        base_activation (str): ``b``: 'silu' or 'identity'. Defaults to 'silu'.
+        backend (str, optional): ``'reference'``, ``'chunked'`` or ``'triton'``; None chooses. Defaults to None.
+
+    Returns:
+        Tensor: ``[B, H, T, O]`` in the dtype of ``x``, under autocast in autocast's. Of float16 and bfloat16 waves are
+        computed, and sums taken, in float32; 'chunked' multiplies in float32 too, 'triton' in the dtype of ``x``.
+
+    Raises:
+        ValueError: If ``backend`` or ``base_activation`` is unknown or the shapes do not belong together.
+        TypeError: If ``x`` is not of a floating dtype.
+        RuntimeError: If the backend asked for cannot run on these tensors.
+
+    Source:
+        arXiv 2503.10632, section 3.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f'fourier_kan takes floating-point x, got {x.dtype}')
+    if x.ndim != 4 or weight.ndim != 4 or weight.shape[0] != x.shape[1] or weight.shape[2] != x.shape[3]:
+        raise ValueError(
+            f'fourier_kan takes x [B, H, T, F] and weight [H, 2 * G, F, O], got {tuple(x.shape)} and '
+            f'{tuple(weight.shape)}'
+        )
+    if weight.shape[1] < 2 or weight.shape[1] % 2:
+        raise ValueError(f'weight needs as many sines as cosines, at least one each, got {weight.shape[1]} waves')
+    if base_weight is not None and base_weight.shape != (weight.shape[0], *weight.shape[2:]):
+        expected = (weight.shape[0], *weight.shape[2:])
+        raise ValueError(f'base_weight must be [H, F, O] = {expected}, got {tuple(base_weight.shape)}')
+    if base_activation not in BASE_ACTIVATIONS:
+        raise ValueError(f'base_activation={base_activation!r} is unknown; choose one of {sorted(BASE_ACTIVATIONS)}')
+    name = fourier_kan_backend(x, weight, backend).name
+    return BACKENDS[name](x.to(autocast_dtype(x)), weight, base_weight, base_activation)

@@ -1,0 +1,149 @@
+"""The Fourier KAN operator in blocks of rows, so that the basis never exists as a whole.
+
+Cosine and sine are computed of the angle itself; those of its multiples follow by ``f(m + 1) = 2 cos(x) f(m) - f(m - 1)``
+with a multiply-add each. The backward pass computes the basis again; what autograd keeps is the input alone.
+
+Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``R`` rows of a block, ``F`` in features, ``G``
+frequencies, ``K`` features of each input (``2 G``, and one more for the base branch), ``O`` out features.
+"""
+
+import torch
+from torch import Tensor
+
+from vik_mm.ops.backends import compute_dtype, plain_or_operator, without_autocast
+from vik_mm.ops.matmul import linear
+
+# A block of this many float32 values is 3 MB: it stays in the caches of the cores that made it.
+BLOCK_ELEMENTS = 800_000
+
+
+def fourier_kan_chunked(x: Tensor, weight: Tensor, base_weight: Tensor | None, base_activation: str) -> Tensor:
+    """Evaluate the operator block by block; see :func:`vik_mm.ops.fourier_kan` for arguments and result."""
+    table = weight if base_weight is None else torch.cat([weight, base_weight.unsqueeze(1)], dim=1)
+    return plain_or_operator(_forward, _operator)(x, table, base_activation if base_weight is not None else '')
+
+
+class _Blocks:
+    """What one pass over the blocks shares: the blocks, and buffers.
+
+    Args:
+        x (Tensor): ``[B, H, T, F]``.
+        table (Tensor): ``[H, K, F, O]``.
+        base_activation (str): Of the last feature; '' where all are waves.
+    """
+
+    def __init__(self, x: Tensor, table: Tensor, base_activation: str):
+        num_images, num_heads, num_rows, num_in = x.shape
+        self.base_activation, self.num_features = base_activation, table.shape[1]
+        self.num_waves = self.num_features // 2
+        size = max(1, BLOCK_ELEMENTS // max(1, self.num_features * num_in))
+        images = max(1, min(num_images, size // max(1, num_rows)))
+        rows = min(num_rows, size)
+        self.blocks = [
+            (h, slice(b, b + images), slice(t, t + rows))
+            for h in range(num_heads)
+            for b in range(0, num_images, images)
+            for t in range(0, num_rows, max(1, rows))
+        ]
+        self.dtype = compute_dtype(x)
+        self._shape = (images * rows, self.num_features, num_in)
+        self._features = self._buffer()
+
+    def _buffer(self) -> Tensor:
+        return torch.empty(self._shape, dtype=self.dtype)
+
+    def rows(self, x: Tensor, block: tuple[int, slice, slice]) -> Tensor:
+        """Cut a block out, ``[B, H, T, F] -> [R, F]``."""
+        head, images, rows = block
+        return x[images, head, rows].reshape(-1, x.shape[-1]).to(self.dtype)
+
+    def features(self, rows: Tensor) -> Tensor:
+        """Compute waves and base branch, ``[R, F] -> [R, K, F]``; valid until the next call."""
+        features = self._features[: rows.shape[0]]
+        cos, sin = features[:, : self.num_waves], features[:, self.num_waves : 2 * self.num_waves]
+        torch.cos(rows, out=cos[:, 0])
+        torch.sin(rows, out=sin[:, 0])
+        if self.num_waves > 1:
+            twice = 2 * cos[:, 0]
+            torch.mul(twice, cos[:, 0], out=cos[:, 1]).sub_(1)
+            torch.mul(twice, sin[:, 0], out=sin[:, 1])
+            for wave in (cos, sin):
+                for m in range(2, self.num_waves):
+                    torch.mul(twice, wave[:, m - 1], out=wave[:, m]).sub_(wave[:, m - 2])
+        if self.base_activation == 'silu':
+            torch.ops.aten.silu.out(rows, out=features[:, -1])
+        elif self.base_activation:
+            features[:, -1] = rows
+        return features
+
+    def start_gradients(self, table: Tensor) -> None:
+        """Prepare buffers and sums of a backward pass."""
+        self._grad_features = self._buffer()
+        self.grad_table = torch.zeros(table.shape[0], table.shape[3], table.shape[1] * table.shape[2], dtype=self.dtype)
+        self._frequencies = torch.arange(1, self.num_waves + 1, dtype=self.dtype)[:, None]
+
+    def backward(self, rows: Tensor, grad: Tensor, head: int, flat_table: Tensor) -> Tensor:
+        """Add a block's share to the table's gradient; ``[R, F], [R, O] -> [R, F]``."""
+        features, grad_features = self.features(rows), self._grad_features[: rows.shape[0]]
+        self.grad_table[head].addmm_(grad.t(), features.flatten(1))
+        torch.mm(grad, flat_table, out=grad_features.flatten(1))
+        n = self.num_waves
+        # d cos(mx) / dx = -m sin(mx), d sin(mx) / dx = m cos(mx)
+        slope = grad_features[:, n : 2 * n].mul_(features[:, :n])
+        slope.addcmul_(grad_features[:, :n], features[:, n : 2 * n], value=-1)
+        grad_rows = slope.mul_(self._frequencies).sum(1)
+        if self.base_activation == 'silu':
+            grad_rows += torch.ops.aten.silu_backward(grad_features[:, -1], rows)
+        elif self.base_activation:
+            grad_rows += grad_features[:, -1]
+        return grad_rows
+
+
+def _forward(x: Tensor, table: Tensor, base_activation: str) -> Tensor:
+    blocks = _Blocks(x, table, base_activation)
+    out = x.new_empty(*x.shape[:3], table.shape[3])
+    tables = table.flatten(1, 2).transpose(1, 2).to(blocks.dtype).contiguous()  # [H, O, K * F]
+    with without_autocast(x):
+        for block in blocks.blocks:
+            head, images, rows = block
+            target = out[images, head, rows]
+            target.copy_(linear(blocks.features(blocks.rows(x, block)).flatten(1), tables[head]).view(target.shape))
+    return out
+
+
+_operator = torch.library.custom_op('vik_mm::fourier_kan_chunked', _forward, mutates_args=())
+
+
+@_operator.register_fake
+def _(x, table, base_activation):
+    return x.new_empty(*x.shape[:3], table.shape[3])
+
+
+@torch.library.custom_op('vik_mm::fourier_kan_chunked_backward', mutates_args=())
+def _backward(grad_out: Tensor, x: Tensor, table: Tensor, base_activation: str) -> tuple[Tensor, Tensor]:
+    blocks = _Blocks(x, table, base_activation)
+    blocks.start_gradients(table)
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    tables = table.flatten(1, 2).transpose(1, 2).to(blocks.dtype).contiguous()
+    for block in blocks.blocks:
+        head, images, rows = block
+        target = grad_x[images, head, rows]
+        grad = blocks.rows(grad_out, block)
+        target.copy_(blocks.backward(blocks.rows(x, block), grad, head, tables[head]).view(target.shape))
+    grad_table = blocks.grad_table.view(-1, table.shape[3], *table.shape[1:3]).permute(0, 2, 3, 1)
+    return grad_x, grad_table.to(table.dtype).contiguous()
+
+
+@_backward.register_fake
+def _(grad_out, x, table, base_activation):
+    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(table)
+
+
+def _setup_context(ctx, inputs, output):
+    x, table, ctx.base_activation = inputs
+    ctx.save_for_backward(x, table)
+
+
+_operator.register_autograd(
+    lambda ctx, grad: (*_backward(grad, *ctx.saved_tensors, ctx.base_activation), None), setup_context=_setup_context
+)
