@@ -9,11 +9,11 @@ from .compat.mmcv_ops import serve_mmcv_ops  # noqa: E402
 serve_mmcv_ops()  # before the first import of mmcv.ops, which mmpretrain tries too
 
 from . import datasets, engine, mixers  # noqa: E402, F401  register
-from .backbones import ViK  # noqa: E402
+from .backbones import ViK, ViTKArAt  # noqa: E402
 from .model_index import register_model_index  # noqa: E402
 from .swap import swap_backbone  # noqa: E402
 from .version import __version__  # noqa: E402
 
 register_model_index()
 
-__all__ = ['ViK', '__version__', 'swap_backbone']
+__all__ = ['ViK', 'ViTKArAt', '__version__', 'swap_backbone']

@@ -1,5 +1,6 @@
 """Backbones, registered in MMPretrain."""
 
+from .karat_vit import ViTKArAt
 from .vik import ViK
 
-__all__ = ['ViK']
+__all__ = ['ViK', 'ViTKArAt']

@@ -1,0 +1,191 @@
+"""The learnable operator that Kolmogorov-Arnold attention has in the place of softmax.
+
+Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``N`` tokens, ``R`` hidden features, ``D`` channels of a
+head.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .bases import BASES
+
+BASE_ACTIVATIONS = {'zero': None, 'silu': F.silu, 'identity': lambda x: x}
+
+
+class KArAt(nn.Module):
+    r"""Learnable operator on the rows of a score matrix, one for each head.
+
+    .. math::
+        \sigma(a) = W \Phi(a), \qquad
+        \Phi(a)_p = \sum_q \big( w^b_{pq}\, b(a_q) + w^s_{pq}\, f_{pq}(a_q) \big)
+
+    ``Phi`` goes from ``N`` tokens to ``R`` hidden features, ``W`` back, so that ``sigma(A) V`` is computed as
+    ``Phi(A) (W^T V)``: the map of attention weights never exists unless it is asked for.
+
+    At the start ``Phi`` has variance one and ``W`` variance ``1 / (N R)``: the squares of a row of ``sigma(A)`` sum up to
+    one, and an answer has the variance of the values. The release of the paper's authors is not public; these start
+    values are this project's.
+
+    The operator belongs to one number of tokens. Where its tokens form a grid, another grid is served by resampling its
+    parameters along the tokens bicubically, as position embeddings are, their sums kept.
+
+    Args:
+        num_heads (int): ``H``.
+        token_grid (tuple[int, int]): Height and width of the tokens' grid.
+        num_prefix_tokens (int): Tokens before those of the grid, the class token. Defaults to 1.
+        basis (str): One of :data:`vik_mm.attention.BASES`. Defaults to 'fourier'.
+        base_activation (str): ``b``: 'zero', 'silu' or 'identity'. With 'zero', ``w^b`` is kept, without gradient: the
+            paper counts it. Defaults to 'zero'.
+        grid_size (int): ``G``, frequencies of Fourier; intervals of splines, wavelets of an edge, or of rational
+            functions the numerator's degree less 2. Defaults to 3.
+        hidden_dim (int): ``R``. Defaults to 12.
+        resample (bool): Whether other grids are taken. Defaults to True.
+
+    Shape:
+        - Scores: ``[B, H, T, N]``.
+        - Output: ``[B, H, T, N]``.
+
+    Raises:
+        ValueError: If ``basis`` or ``base_activation`` is unknown, ``grid_size`` less than 1, or ``hidden_dim`` not
+            between 1 and the number of tokens.
+
+    Source:
+        arXiv 2503.10632.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        token_grid: tuple[int, int],
+        num_prefix_tokens: int = 1,
+        basis: str = 'fourier',
+        base_activation: str = 'zero',
+        grid_size: int = 3,
+        hidden_dim: int = 12,
+        resample: bool = True,
+    ):
+        super().__init__()
+        num_tokens = num_prefix_tokens + math.prod(token_grid)
+        if basis not in BASES:
+            raise ValueError(f'basis={basis!r} is unknown; choose one of {sorted(BASES)}')
+        if base_activation not in BASE_ACTIVATIONS:
+            raise ValueError(
+                f'base_activation={base_activation!r} is unknown; choose one of {sorted(BASE_ACTIVATIONS)}'
+            )
+        if grid_size < 1:
+            raise ValueError(f'grid_size={grid_size} must be at least 1')
+        if not 1 <= hidden_dim <= num_tokens:
+            raise ValueError(f'hidden_dim={hidden_dim} must be from 1 to the number of tokens, {num_tokens}')
+        self.num_heads, self.token_grid = num_heads, tuple(token_grid)
+        self.num_prefix_tokens, self.num_tokens = num_prefix_tokens, num_tokens
+        self.base_activation, self.resample = base_activation, resample
+        self.basis = BASES[basis](num_heads, num_tokens, hidden_dim, grid_size)
+        self.scale = nn.Parameter(torch.ones(num_heads, num_tokens, hidden_dim))
+        base = torch.randn(num_heads, num_tokens, hidden_dim) * num_tokens**-0.5
+        self.base_weight = nn.Parameter(base, requires_grad=base_activation != 'zero')
+        out = torch.randn(num_heads, num_tokens, hidden_dim) * (num_tokens * hidden_dim) ** -0.5
+        self.out_weight = nn.Parameter(out)
+        self._register_load_state_dict_pre_hook(self._resample_state_dict)
+
+    def forward(self, scores: Tensor, token_grid: tuple[int, int] | None = None) -> Tensor:
+        """Give the attention weights, ``[B, H, T, N] -> [B, H, T, N]``."""
+        self._check(scores, token_grid)
+        out_weight = self._resampled(self.out_weight.unsqueeze(1), token_grid, sums=True).squeeze(1)
+        return self.hidden(scores, token_grid) @ out_weight.transpose(-1, -2).to(scores.dtype)
+
+    def attend(self, scores: Tensor, values: Tensor, token_grid: tuple[int, int] | None = None) -> Tensor:
+        """Weigh values without making the weights, ``[B, H, T, N], [B, H, N, D] -> [B, H, T, D]``.
+
+        Args:
+            scores (Tensor): ``Q K^T / sqrt(D)``.
+            values (Tensor): ``V``.
+            token_grid (tuple[int, int], optional): Height and width of this grid; None is the operator's own.
+                Defaults to None.
+
+        Returns:
+            Tensor: ``[B, H, T, D]``.
+
+        Raises:
+            ValueError: If the number of tokens is another than the operator's, and ``resample`` is off or
+                ``token_grid`` does not fit it.
+        """
+        self._check(scores, token_grid)
+        out_weight = self._resampled(self.out_weight.unsqueeze(1), token_grid, sums=True).squeeze(1)
+        return self.hidden(scores, token_grid) @ (out_weight.transpose(-1, -2).to(values.dtype) @ values)
+
+    def hidden(self, scores: Tensor, token_grid: tuple[int, int] | None = None) -> Tensor:
+        """Compute ``Phi``, ``[B, H, T, N] -> [B, H, T, R]``."""
+        weights = self._resampled(self.basis.coefficients * self.scale.unsqueeze(1), token_grid, sums=True)
+        shapes = [self._resampled(shape, token_grid, sums=False) for shape in self.basis.shapes]
+        hidden = self.basis(scores, weights, shapes)
+        if self.base_activation == 'zero':
+            return hidden
+        base_weight = self._resampled(self.base_weight.unsqueeze(1), token_grid, sums=True).squeeze(1)
+        return hidden + BASE_ACTIVATIONS[self.base_activation](scores) @ base_weight.to(scores.dtype)
+
+    def extra_repr(self) -> str:
+        """Tell what the parameters' shapes do not."""
+        return f'num_heads={self.num_heads}, token_grid={self.token_grid}, base_activation={self.base_activation!r}'
+
+    def _check(self, scores: Tensor, token_grid: tuple[int, int] | None) -> None:
+        num_tokens = self.num_prefix_tokens + math.prod(token_grid or self.token_grid)
+        if scores.shape[-1] != num_tokens:
+            raise ValueError(
+                f'scores of {scores.shape[-1]} tokens do not fit a grid {token_grid or self.token_grid} with '
+                f'{self.num_prefix_tokens} tokens before it; give token_grid'
+            )
+        if not self.resample and tuple(token_grid or self.token_grid) != self.token_grid:
+            raise ValueError(
+                f'this operator is for a grid {self.token_grid} of tokens, the input has {tuple(token_grid)}; '
+                f'resample=True resamples the operator, or give images of the size that it was made for'
+            )
+
+    def _resampled(self, parameter: Tensor, token_grid: tuple[int, int] | None, sums: bool) -> Tensor:
+        """Resample ``[H, K, N, R]`` along the tokens; ``sums`` keeps the sum over the grid instead of the values."""
+        if token_grid is None or tuple(token_grid) == self.token_grid:
+            return parameter
+        return resample_tokens(parameter, self.num_prefix_tokens, self.token_grid, tuple(token_grid), sums)
+
+    def _resample_state_dict(self, state_dict, prefix, *_):
+        """Resample the operator of a checkpoint made for another square grid."""
+        for name, own in self.named_parameters():
+            found = state_dict.get(prefix + name)
+            if found is None or found.shape == own.shape or found.ndim != own.ndim or not self.resample:
+                continue
+            side = math.isqrt(found.shape[-2] - self.num_prefix_tokens)
+            others_agree = found.shape[:-2] == own.shape[:-2] and found.shape[-1] == own.shape[-1]
+            if side**2 != found.shape[-2] - self.num_prefix_tokens or not others_agree:
+                continue  # another operator, not another size: load_state_dict says so
+            four = found if found.ndim == 4 else found.unsqueeze(1)
+            sums = not name.startswith('basis.shapes') and name != 'scale'
+            new = resample_tokens(four, self.num_prefix_tokens, (side, side), self.token_grid, sums)
+            state_dict[prefix + name] = new.view(own.shape)
+
+
+def resample_tokens(
+    parameter: Tensor, num_prefix_tokens: int, old: tuple[int, int], new: tuple[int, int], sums: bool
+) -> Tensor:
+    """Resample a parameter along its tokens bicubically.
+
+    Args:
+        parameter (Tensor): ``[H, K, N, R]``.
+        num_prefix_tokens (int): Tokens before those of the grid; they stay as they are.
+        old (tuple[int, int]): Height and width of the grid.
+        new (tuple[int, int]): Those to go to.
+        sums (bool): Whether the sum over the grid is to stay, as for what is summed over tokens, or the values.
+
+    Returns:
+        Tensor: ``[H, K, N', R]``.
+    """
+    prefix, grid = parameter[:, :, :num_prefix_tokens], parameter[:, :, num_prefix_tokens:]
+    heads, count, tokens, hidden = grid.shape
+    maps = grid.permute(0, 1, 3, 2).reshape(-1, 1, *old)
+    maps = F.interpolate(maps, new, mode='bicubic', align_corners=False, antialias=True).flatten(2)
+    if sums:
+        maps = maps * (tokens / math.prod(new))
+        old_sums = grid.permute(0, 1, 3, 2).reshape(-1, 1, tokens).sum(-1, keepdim=True)
+        maps = maps + (old_sums - maps.sum(-1, keepdim=True)) / math.prod(new)
+    return torch.cat([prefix, maps.view(heads, count, hidden, -1).permute(0, 1, 3, 2)], dim=2)

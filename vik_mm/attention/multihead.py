@@ -1,0 +1,135 @@
+"""What a transformer's block may mix its tokens with.
+
+Shape letters: ``B`` images, ``N`` tokens, ``C`` channels, ``H`` and ``W`` height and width of the tokens' grid.
+"""
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.models.utils import MultiheadAttention
+from torch import Tensor, nn
+
+from vik_mm.mixers import build_token_mixer
+
+from .karat import KArAt
+
+
+class TokenAttention(MultiheadAttention):
+    """Multi-head self-attention whose rows of scores go through softmax or a learnable operator.
+
+    Projections, dropout, drop path and layer scale, and the names of their parameters, are those of MMPretrain's
+    ``MultiheadAttention``, so that checkpoints of its transformers load.
+
+    Args:
+        operator (KArAt, optional): The operator in the place of softmax; None is softmax, through
+            ``scaled_dot_product_attention``, unless :meth:`forward` is given one. Defaults to None.
+        **kwargs: Arguments of ``mmpretrain.models.utils.MultiheadAttention``.
+
+    Shape:
+        - Input and output: ``[B, N, C]``.
+    """
+
+    def __init__(self, *, operator: KArAt | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.operator = operator
+        for layer in (self.qkv, self.proj):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, token_grid: tuple[int, int] | None = None, operator: KArAt | None = None) -> Tensor:
+        """Mix ``[B, N, C]``.
+
+        Args:
+            x (Tensor): ``[B, N, C]``.
+            token_grid (tuple[int, int], optional): ``H`` and ``W``, where they are not the operator's. Defaults to
+                None.
+            operator (KArAt, optional): An operator that several blocks share. Defaults to None.
+
+        Returns:
+            Tensor: ``[B, N, C]``.
+        """
+        q, k, v = self.project(x)
+        operator = self.operator or operator
+        dropout = self.attn_drop if self.training else 0.0
+        if operator is None:
+            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        else:
+            scores = q @ (k * self.head_dims**-0.5).transpose(-1, -2)
+            if dropout:
+                x = F.dropout(operator(scores, token_grid), dropout) @ v
+            else:
+                x = operator.attend(scores, v, token_grid)
+        x = self.proj(x.transpose(1, 2).flatten(2))
+        return self.out_drop(self.gamma1(self.proj_drop(x)))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute queries, keys and values, each ``[B, heads, N, C / heads]``."""
+        return tuple(self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind())
+
+
+class WindowAttention(nn.Module):
+    """Attention inside windows of a grid; the last windows of a row and column are filled up with zeros.
+
+    Args:
+        attention (TokenAttention): What mixes a window.
+        window_size (int): Side ``S`` of a window, in tokens.
+
+    Shape:
+        - Input and output: ``[B, H * W, C]``.
+    """
+
+    def __init__(self, attention: nn.Module, window_size: int):
+        super().__init__()
+        self.attention = attention
+        self.window_size = window_size
+
+    def forward(self, x: Tensor, token_grid: tuple[int, int], operator: KArAt | None = None) -> Tensor:
+        """Mix ``[B, H * W, C]``."""
+        (height, width), side = token_grid, self.window_size
+        x = x.unflatten(1, token_grid)
+        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+        down, across = x.shape[1] // side, x.shape[2] // side
+        windows = x.unflatten(2, (across, side)).unflatten(1, (down, side)).transpose(2, 3)
+        answers = self.attention(windows.flatten(3, 4).flatten(0, 2), (side, side), operator)
+        answers = answers.view(windows.shape).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return answers[:, :height, :width].flatten(1, 2)
+
+
+class MapMixer(nn.Module):
+    """A token mixer of ViK among the tokens of a transformer.
+
+    The tokens of the grid are mixed as a map. A class token takes part by its mean: it becomes the mean of the mixed map,
+    and the map does not see it.
+
+    Args:
+        cfg (dict): Config of the mixer; see :func:`vik_mm.mixers.build_token_mixer`.
+        embed_dims (int): ``C``.
+        token_grid (tuple[int, int]): ``H`` and ``W`` at the backbone's ``img_size``.
+        num_prefix_tokens (int): Class tokens before those of the grid. Defaults to 1.
+        out_drop (nn.Module, optional): Drop path. Defaults to None.
+
+    Shape:
+        - Input and output: ``[B, N, C]``.
+    """
+
+    def __init__(
+        self,
+        cfg: dict,
+        embed_dims: int,
+        token_grid: tuple[int, int],
+        num_prefix_tokens: int = 1,
+        out_drop: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.token_grid, self.num_prefix_tokens = tuple(token_grid), num_prefix_tokens
+        self.mixer = build_token_mixer(cfg, embed_dims, self.token_grid)
+        self.out_drop = out_drop or nn.Identity()
+
+    def forward(self, x: Tensor, token_grid: tuple[int, int] | None = None, operator: KArAt | None = None) -> Tensor:
+        """Mix ``[B, N, C]``."""
+        tokens = x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, token_grid or self.token_grid)
+        mixed = self.mixer(tokens).flatten(2).transpose(1, 2)
+        if self.num_prefix_tokens:
+            summary = mixed.mean(1, keepdim=True).expand(-1, self.num_prefix_tokens, -1)
+            mixed = torch.cat([summary, mixed], dim=1)
+        return self.out_drop(mixed)

@@ -1,0 +1,265 @@
+"""Vision transformer with Kolmogorov-Arnold attention, softmax attention, or a token mixer of ViK.
+
+Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the image, ``N`` tokens.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from mmpretrain.models.backbones import VisionTransformer
+from mmpretrain.models.utils import build_norm_layer, resize_pos_embed
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vik_mm.attention import KArAt, MapMixer, TokenAttention, WindowAttention, build_operator, is_mixer
+
+ARCHS = {
+    name: dict(embed_dims=64 * heads, num_layers=12, num_heads=heads, feedforward_channels=256 * heads)
+    for name, heads in dict(tiny=3, small=6, base=12).items()
+}
+
+
+
+@MODELS.register_module()
+class ViTKArAt(VisionTransformer):
+    """Vision transformer of DeiT's layout whose attention is a choice.
+
+    Patch and position embedding, class token, feed-forward networks, freezing and layer-wise decay are those of
+    MMPretrain's ``VisionTransformer``, and names of parameters too: its checkpoints of the same layout load, but for the
+    operators. Images of any size are taken: position embedding and operators are resampled along the tokens.
+
+    Args:
+        arch (str | dict): 'tiny', 'small' or 'base', DeiT's, or a dict with ``embed_dims``, ``num_layers``,
+            ``num_heads`` and ``feedforward_channels``. Defaults to 'tiny'.
+        img_size (int | tuple[int, int]): Image size, or height and width, in pixels, that positions and operators are
+            made for. Defaults to 224.
+        patch_size (int): Side of a patch in pixels. Defaults to 16.
+        in_channels (int): Channels of the image. Defaults to 3.
+        attn_cfg (dict): ``dict(type='KArAt', ...)`` with options of :class:`vik_mm.attention.KArAt` and ``universal``,
+            whether all blocks share one operator (GnU) instead of having their own (GnB);
+            ``dict(type='Softmax')``; or a token mixer of ViK, which mixes the grid as a map, the class token becoming the
+            mean of the mixed map. Defaults to ``dict(type='KArAt')``, the paper's G3B.
+        out_indices (int | Sequence[int]): Blocks to return, negative from the end; for ``out_type='pyramid'`` levels,
+            0 to 3. Defaults to -1.
+        out_type (str): 'cls_token' ``[B, C]``; 'raw' ``[B, N, C]``; 'featmap' ``[B, C, H / P, W / P]``; 'avg_featmap'
+            ``[B, C]``; or 'pyramid': maps of strides 4, 8, 16 and 32 made of the last map by transposed convolutions
+            and pooling, for whatever takes a hierarchical backbone. Defaults to 'cls_token'.
+        with_cls_token (bool): Whether there is a class token. Defaults to True.
+        window_size (int): Side of attention windows in tokens; 0 is attention over the whole grid. Needs
+            ``with_cls_token=False``. Defaults to 0.
+        global_indices (Sequence[int]): Blocks that attend over the whole grid all the same. Defaults to ().
+        drop_rate (float): Dropout of embeddings, projections and feed-forward networks. Defaults to 0.
+        attn_drop_rate (float): Dropout of attention weights; with KArAt it makes the map of weights. Defaults to 0.
+        drop_path_rate (float): Stochastic depth of the last block, rising linearly from 0. Defaults to 0.
+        qkv_bias (bool): Whether queries, keys and values have a bias. Defaults to True.
+        layer_scale_init_value (float): Start value of layer scale; 0 leaves it out. Defaults to 0.
+        norm_cfg (dict): Config of all norms. Defaults to ``dict(type='LN', eps=1e-6)``.
+        final_norm (bool): Whether the last block is followed by a norm. Defaults to True.
+        frozen_stages (int): ``k > 0`` freezes the embeddings and the first ``k`` blocks. Defaults to -1.
+        with_cp (bool): Whether to trade time for memory by activation checkpointing of each block. Defaults to False.
+        init_cfg (dict | list[dict], optional): Initialization config of MMEngine. Defaults to None.
+
+    Shape:
+        - Input: ``[B, in_channels, H, W]``, sides at least ``patch_size``; what the patches leave over is padded.
+        - Output: a tuple for ``out_indices``, shaped as ``out_type`` says.
+
+    Raises:
+        TypeError: If ``attn_cfg`` has an option that its type does not know.
+        ValueError: If an argument has a value that makes no sense; the message names those that do.
+
+    Source:
+        arXiv 2503.10632; arXiv 2203.16527 (ViTDet) for windows and the pyramid.
+    """
+
+    arch_settings = ARCHS
+    OUT_TYPES = VisionTransformer.OUT_TYPES | {'pyramid'}
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        attn_cfg: dict = dict(type='KArAt'),
+        out_indices: int | Sequence[int] = -1,
+        out_type: str = 'cls_token',
+        with_cls_token: bool = True,
+        window_size: int = 0,
+        global_indices: Sequence[int] = (),
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        qkv_bias: bool = True,
+        layer_scale_init_value: float = 0.0,
+        norm_cfg: dict = dict(type='LN', eps=1e-6),
+        final_norm: bool = True,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg=None,
+    ):
+        arch = _check_arch(arch)
+        out_indices = _check_out_indices(out_indices, 4 if out_type == 'pyramid' else arch['num_layers'], out_type)
+        if out_type not in self.OUT_TYPES:
+            raise ValueError(f'out_type={out_type!r} is unknown; choose one of {sorted(self.OUT_TYPES)}')
+        if out_type == 'cls_token' and not with_cls_token:
+            raise ValueError("out_type='cls_token' needs with_cls_token=True")
+        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= arch['num_layers']:
+            raise ValueError(f'frozen_stages={frozen_stages!r} must be an integer from -1 to {arch["num_layers"]}')
+        if window_size < 0 or (window_size and with_cls_token):
+            raise ValueError(f'window_size={window_size} must be 0, or positive together with with_cls_token=False')
+        if any(not 0 <= i < arch['num_layers'] for i in global_indices):
+            raise ValueError(f'global_indices={tuple(global_indices)} must be blocks from 0 to {arch["num_layers"] - 1}')
+        if patch_size < 1 or min((img_size, img_size) if isinstance(img_size, int) else img_size) < patch_size:
+            raise ValueError(f'img_size={img_size} must be at least patch_size={patch_size}, both positive')
+        is_pyramid = out_type == 'pyramid'
+        super().__init__(
+            arch=arch,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            out_indices=[arch['num_layers'] - 1] if is_pyramid else out_indices,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            qkv_bias=qkv_bias,
+            norm_cfg=norm_cfg,
+            final_norm=final_norm,
+            out_type='featmap' if is_pyramid else out_type,
+            with_cls_token=with_cls_token,
+            frozen_stages=-1,  # the blocks' attention is not there yet
+            layer_scale_init_value=layer_scale_init_value,
+            patch_cfg=dict(padding='corner'),
+            init_cfg=init_cfg,
+        )
+        self.with_cp, self.frozen_stages = with_cp, frozen_stages
+        self.pyramid = _Pyramid(self.embed_dims, patch_size, out_indices) if is_pyramid else None
+        self.operator = None
+        self._build_attention(attn_cfg, window_size, set(global_indices), attn_drop_rate)
+        if frozen_stages > 0:
+            self._freeze_stages()
+
+    def _build_attention(self, attn_cfg: dict, window_size: int, global_indices: set[int], attn_drop_rate: float):
+        heads, grid, prefix = self.arch_settings['num_heads'], self.patch_resolution, self.num_extra_tokens
+        mixes_maps = is_mixer(attn_cfg)
+        universal = attn_cfg.get('universal', False) and not mixes_maps
+        windowed = [window_size > 0 and i not in global_indices for i in range(self.num_layers)]
+        grids = [(window_size, window_size) if inside else tuple(grid) for inside in windowed]
+        if universal:
+            if len(set(grids)) > 1:
+                raise ValueError(
+                    f'a universal operator serves blocks of one grid of tokens, these have {sorted(set(grids))}: let '
+                    f'img_size be {window_size} patches, so that global blocks resample the windows\' operator, or set '
+                    'universal=False'
+                )
+            self.operator = build_operator(attn_cfg, heads, grids[0], prefix)
+        for layer, inside, token_grid in zip(self.layers, windowed, grids):
+            given = layer.attn
+            if mixes_maps:
+                layer.attn = MapMixer(attn_cfg, self.embed_dims, grid, prefix, given.out_drop)
+                continue
+            layer.attn = TokenAttention(
+                operator=None if universal else build_operator(attn_cfg, heads, token_grid, prefix),
+                embed_dims=self.embed_dims,
+                num_heads=heads,
+                attn_drop=attn_drop_rate,
+                proj_drop=given.proj_drop.p,
+                qkv_bias=given.qkv.bias is not None,
+            )
+            layer.attn.out_drop, layer.attn.gamma1 = given.out_drop, given.gamma1
+            if inside:
+                layer.attn = WindowAttention(layer.attn, window_size)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs of ``out_indices``.
+
+        Args:
+            x (Tensor): ``[B, in_channels, H, W]``.
+
+        Returns:
+            tuple[Tensor, ...]: As ``out_type`` says.
+        """
+        x, grid = self.patch_embed(x)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+        x = x + resize_pos_embed(
+            self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, self.num_extra_tokens
+        )
+        x = self.pre_norm(self.drop_after_pos(x))
+        outs = []
+        for i, layer in enumerate(self.layers):
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(self._block, layer, x, grid, use_reentrant=False)
+            else:
+                x = self._block(layer, x, grid)
+            if i == self.num_layers - 1 and self.final_norm:
+                x = self.ln1(x)
+            if i in self.out_indices:
+                outs.append(self._format_output(x, grid))
+        return self.pyramid(outs[-1]) if self.pyramid is not None else tuple(outs)
+
+    def _block(self, layer: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        x = x + layer.attn(layer.ln1(x), grid, self.operator)
+        return layer.ffn(layer.ln2(x), identity=x)
+
+    def train(self, mode: bool = True) -> 'ViTKArAt':
+        """Set training mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        if mode and self.frozen_stages > 0:
+            self._freeze_stages()
+        return self
+
+
+class _Pyramid(nn.Module):
+    """Maps of several strides from one map, after ViTDet.
+
+    Args:
+        channels (int): ``C``.
+        stride (int): Pixels of a step of the map: the patch side.
+        levels (Sequence[int]): Which of the strides 4, 8, 16 and 32 to make.
+    """
+
+    def __init__(self, channels: int, stride: int, levels: Sequence[int]):
+        super().__init__()
+        if stride != 16:
+            raise ValueError(f"out_type='pyramid' is made for patch_size=16, got {stride}")
+
+        def up():
+            return nn.ConvTranspose2d(channels, channels, 2, stride=2)
+
+        makers = (
+            lambda: nn.Sequential(up(), build_norm_layer(dict(type='LN2d', eps=1e-6), channels), nn.GELU(), up()),
+            up,
+            nn.Identity,
+            lambda: nn.MaxPool2d(2, ceil_mode=True),
+        )
+        self.levels = nn.ModuleList(makers[level]() for level in levels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Map ``[B, C, H / 16, W / 16]`` to a map of each level."""
+        return tuple(level(x) for level in self.levels)
+
+
+def _check_arch(arch) -> dict[str, int]:
+    if isinstance(arch, str):
+        name = arch.removeprefix('deit-')
+        if name not in ARCHS:
+            raise ValueError(f'arch={arch!r} is unknown; choose one of {sorted(ARCHS)} or give a dict')
+        return dict(ARCHS[name])
+    keys = set(ARCHS['tiny'])
+    if not isinstance(arch, dict) or set(arch) != keys:
+        raise TypeError(f'arch must be one of {sorted(ARCHS)} or a dict with {sorted(keys)}, got {arch!r}')
+    if any(not isinstance(v, int) or v < 1 for v in arch.values()) or arch['embed_dims'] % arch['num_heads']:
+        raise ValueError(f'arch={arch!r} needs positive integers, and embed_dims a multiple of num_heads')
+    return dict(arch)
+
+
+def _check_out_indices(out_indices, count: int, out_type: str) -> list[int]:
+    given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    if out_type == 'pyramid' and out_indices == -1:
+        return [0, 1, 2, 3]
+    if not given or any(not isinstance(i, int) or not -count <= i < count for i in given):
+        raise ValueError(f'out_indices={out_indices} must be integers from 0 to {count - 1}, or negative from the end')
+    indices = [i % count for i in given]
+    if sorted(set(indices)) != indices:
+        raise ValueError(f'out_indices={out_indices} must rise')
+    return indices
