@@ -65,7 +65,8 @@ def step_of_model(model, x, mode, answer=None, module=None) -> Step:
     def run():
         if mode == INFERENCE:
             with torch.no_grad():
-                return [forward(x)]
+                out = forward(x)
+            return [out] if isinstance(out, torch.Tensor) else list(out)
         out = forward(x)
         out = out if isinstance(out, torch.Tensor) else sum(o.float().mean() for o in out)
         (out.float().logsumexp(1).sum() if out.ndim == 2 else out.float().mean()).backward()

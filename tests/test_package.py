@@ -19,8 +19,9 @@ PACKAGE = Path(vik_mm.__file__).parent
 LAYERS = {
     'ops': set(),
     'layers': {'ops'},
-    'mixers': {'ops', 'layers'},
-    'backbones': {'ops', 'layers', 'mixers', 'errors'},
+    'attention': {'ops', 'layers'},
+    'mixers': {'ops', 'layers', 'attention'},
+    'backbones': {'ops', 'layers', 'attention', 'mixers', 'errors'},
     'compat': set(),
     'datasets': {'compat'},
     'engine': {'compat', 'errors', 'swap'},

@@ -1,18 +1,17 @@
 """Attention for token sequences, and the learnable operator of Kolmogorov-Arnold attention."""
 
 from .bases import BASES
-from .build import build_operator, is_mixer
+from .build import build_operator, check_attention
 from .karat import BASE_ACTIVATIONS, KArAt, resample_tokens
-from .multihead import MapMixer, TokenAttention, WindowAttention
+from .multihead import TokenAttention, WindowAttention
 
 __all__ = [
     'BASES',
     'BASE_ACTIVATIONS',
     'KArAt',
-    'MapMixer',
     'TokenAttention',
     'WindowAttention',
     'build_operator',
-    'is_mixer',
+    'check_attention',
     'resample_tokens',
 ]

@@ -1,8 +1,8 @@
 """The functions that an edge of a Kolmogorov-Arnold operator may be.
 
-An operator has a function ``f_pq`` for each pair of a hidden feature ``p`` and a token ``q``, for each head. A basis holds
-what the functions learn, and evaluates their sum over the tokens. Every parameter is ``[H, K, F, O]``, so that all can be
-resampled along the tokens alike.
+An operator has a function ``f_pq`` for each pair of a hidden feature ``p`` and a token ``q``, for each head. A basis
+holds what the functions learn, and evaluates their sum over the tokens. Every parameter is ``[H, K, F, O]``, so that
+all can be resampled along the tokens alike.
 
 Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``F`` in features (tokens), ``O`` out features (hidden),
 ``K`` numbers that a function has of a kind, ``G`` the basis's ``grid_size``.
@@ -34,7 +34,6 @@ class Basis(nn.Module):
         shapes (ParameterList): What the functions have beside, each ``[H, K, F, O]``.
     """
 
-
     def __init__(self, num_heads: int, num_tokens: int, hidden_dim: int, grid_size: int):
         super().__init__()
         self._sizes = (num_heads, num_tokens, hidden_dim)
@@ -51,7 +50,7 @@ class Basis(nn.Module):
 
     @staticmethod
     def functions(x: Tensor, *shapes: Tensor) -> Tensor:
-        """Evaluate the functions, ``[B, H, T, 1, F, 1] -> [B, H, T, K, F, O]``; ``O`` is 1 where no shape depends on it."""
+        """Evaluate the functions, ``[B, H, T, 1, F, 1] -> [B, H, T, K, F, O]``, ``O`` being 1 where no shape has it."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, weights: Tensor, shapes: list[Tensor]) -> Tensor:
@@ -146,23 +145,23 @@ class _Wavelets(Basis):
 
     def functions(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """Evaluate the wavelets."""
-        return self.wavelet((x - shift) / scale)
+        return self._wavelet((x - shift) / scale)
 
-    def wavelet(self, t: Tensor) -> Tensor:
+    def _wavelet(self, t: Tensor) -> Tensor:
         raise NotImplementedError
 
 
 class MexicanHat(_Wavelets):
     r""":math:`2 \pi^{-1/4} 3^{-1/2} (1 - t^2) e^{-t^2/2}`."""
 
-    def wavelet(self, t: Tensor) -> Tensor:
+    def _wavelet(self, t: Tensor) -> Tensor:
         return 2 / (math.pi**0.25 * math.sqrt(3)) * (1 - t**2) * torch.exp(-(t**2) / 2)
 
 
 class Morlet(_Wavelets):
     r""":math:`\cos(5 t) e^{-t^2/2}`."""
 
-    def wavelet(self, t: Tensor) -> Tensor:
+    def _wavelet(self, t: Tensor) -> Tensor:
         return torch.cos(5 * t) * torch.exp(-(t**2) / 2)
 
 
@@ -170,6 +169,7 @@ class DerivativeOfGaussian(_Wavelets):
     r""":math:`-\frac{d}{dx} e^{-t^2/2} = \frac{t}{s} e^{-t^2/2}`."""
 
     def functions(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """Evaluate the wavelets."""
         t = (x - shift) / scale
         return t * torch.exp(-(t**2) / 2) / scale
 
@@ -180,7 +180,7 @@ class Meyer(_Wavelets):
     .. math:: m(v) = \cos(\tfrac{\pi}{2} \nu(2 v - 1)), \quad \nu(u) = u^4 (35 - 84 u + 70 u^2 - 20 u^3)
     """
 
-    def wavelet(self, t: Tensor) -> Tensor:
+    def _wavelet(self, t: Tensor) -> Tensor:
         v = t.abs()
         u = (2 * v - 1).clamp(0, 1)
         nu = u**4 * (35 - 84 * u + 70 * u**2 - 20 * u**3)
@@ -190,7 +190,7 @@ class Meyer(_Wavelets):
 class Shannon(_Wavelets):
     r""":math:`\mathrm{sinc}(t / \pi)` times a symmetric Hamming window along the tokens."""
 
-    def wavelet(self, t: Tensor) -> Tensor:
+    def _wavelet(self, t: Tensor) -> Tensor:
         window = torch.hamming_window(t.shape[-2], periodic=False, dtype=t.dtype, device=t.device)
         return torch.sinc(t / math.pi) * window[:, None]
 

@@ -1,13 +1,6 @@
-"""One switch for what mixes the tokens of a transformer: ``attn_cfg``.
-
-``dict(type='Softmax')`` is softmax attention, ``dict(type='KArAt', ...)`` has a learnable operator in the place of softmax,
-and any other type is a token mixer of ViK, such as ``dict(type='MultiPatchRBFKAN', patch_size=7)``.
-"""
+"""Softmax or a learnable operator, chosen by ``attn_cfg``."""
 
 import inspect
-
-from vik_mm.mixers import TokenMixer
-from mmpretrain.registry import MODELS
 
 from .karat import KArAt
 
@@ -15,26 +8,22 @@ from .karat import KArAt
 _FROM_THE_BLOCK = {'self', 'num_heads', 'token_grid', 'num_prefix_tokens'}
 
 
-def is_mixer(attn_cfg: dict) -> bool:
-    """Tell whether an ``attn_cfg`` names a token mixer instead of an attention.
+def check_attention(attn_cfg: dict) -> None:
+    """Refuse what is no config of an attention.
 
     Raises:
-        TypeError: If it is no dict with a ``type``, or has an option that softmax or KArAt does not know.
+        TypeError: If it is no dict with a ``type``, or has an option that its type does not know.
         ValueError: If the type is unknown.
     """
     if not isinstance(attn_cfg, dict) or 'type' not in attn_cfg:
         raise TypeError(f"attn_cfg must be a dict with a type, such as dict(type='KArAt'), got {attn_cfg!r}")
     options, kind = set(attn_cfg) - {'type'}, attn_cfg['type']
-    if kind in ('Softmax', 'KArAt'):
-        known = set(inspect.signature(KArAt.__init__).parameters) - _FROM_THE_BLOCK | {'universal'}
-        allowed = known if kind == 'KArAt' else set()
-        if unknown := sorted(options - allowed):
-            raise TypeError(f'{kind} attention has no option {unknown}; it takes {sorted(allowed)}')
-        return False
-    mixer = MODELS.get(kind) if isinstance(kind, str) else kind
-    if not (inspect.isclass(mixer) and issubclass(mixer, TokenMixer)):
-        raise ValueError(f"attn_cfg type {kind!r} is unknown; choose 'Softmax', 'KArAt' or a registered token mixer")
-    return True
+    if kind not in ('Softmax', 'KArAt'):
+        raise ValueError(f"attn_cfg type {kind!r} is unknown; choose 'Softmax' or 'KArAt'")
+    of_karat = set(inspect.signature(KArAt.__init__).parameters) - _FROM_THE_BLOCK | {'universal'}
+    allowed = of_karat if kind == 'KArAt' else set()
+    if unknown := sorted(options - allowed):
+        raise TypeError(f'{kind} attention has no option {unknown}; it takes {sorted(allowed)}')
 
 
 def build_operator(attn_cfg: dict, num_heads: int, token_grid: tuple[int, int], num_prefix_tokens: int) -> KArAt | None:

@@ -25,9 +25,9 @@ class KArAt(nn.Module):
     ``Phi`` goes from ``N`` tokens to ``R`` hidden features, ``W`` back, so that ``sigma(A) V`` is computed as
     ``Phi(A) (W^T V)``: the map of attention weights never exists unless it is asked for.
 
-    At the start ``Phi`` has variance one and ``W`` variance ``1 / (N R)``: the squares of a row of ``sigma(A)`` sum up to
-    one, and an answer has the variance of the values. The release of the paper's authors is not public; these start
-    values are this project's.
+    At the start ``Phi`` has variance one and ``W`` variance ``1 / (N R)``: the squares of a row of ``sigma(A)`` sum
+    up to one, and an answer has the variance of the values. The release of the paper's authors is not public; these
+    start values are this project's.
 
     The operator belongs to one number of tokens. Where its tokens form a grid, another grid is served by resampling its
     parameters along the tokens bicubically, as position embeddings are, their sums kept.
@@ -92,9 +92,7 @@ class KArAt(nn.Module):
 
     def forward(self, scores: Tensor, token_grid: tuple[int, int] | None = None) -> Tensor:
         """Give the attention weights, ``[B, H, T, N] -> [B, H, T, N]``."""
-        self._check(scores, token_grid)
-        out_weight = self._resampled(self.out_weight.unsqueeze(1), token_grid, sums=True).squeeze(1)
-        return self.hidden(scores, token_grid) @ out_weight.transpose(-1, -2).to(scores.dtype)
+        return self.hidden(scores, token_grid) @ self._out_weight(token_grid, scores.dtype)
 
     def attend(self, scores: Tensor, values: Tensor, token_grid: tuple[int, int] | None = None) -> Tensor:
         """Weigh values without making the weights, ``[B, H, T, N], [B, H, N, D] -> [B, H, T, D]``.
@@ -112,12 +110,11 @@ class KArAt(nn.Module):
             ValueError: If the number of tokens is another than the operator's, and ``resample`` is off or
                 ``token_grid`` does not fit it.
         """
-        self._check(scores, token_grid)
-        out_weight = self._resampled(self.out_weight.unsqueeze(1), token_grid, sums=True).squeeze(1)
-        return self.hidden(scores, token_grid) @ (out_weight.transpose(-1, -2).to(values.dtype) @ values)
+        return self.hidden(scores, token_grid) @ (self._out_weight(token_grid, values.dtype) @ values)
 
     def hidden(self, scores: Tensor, token_grid: tuple[int, int] | None = None) -> Tensor:
         """Compute ``Phi``, ``[B, H, T, N] -> [B, H, T, R]``."""
+        self._check(scores, token_grid)
         weights = self._resampled(self.basis.coefficients * self.scale.unsqueeze(1), token_grid, sums=True)
         shapes = [self._resampled(shape, token_grid, sums=False) for shape in self.basis.shapes]
         hidden = self.basis(scores, weights, shapes)
@@ -142,6 +139,12 @@ class KArAt(nn.Module):
                 f'this operator is for a grid {self.token_grid} of tokens, the input has {tuple(token_grid)}; '
                 f'resample=True resamples the operator, or give images of the size that it was made for'
             )
+
+    def _out_weight(self, token_grid: tuple[int, int] | None, dtype: torch.dtype) -> Tensor:
+        """``W^T``, ``[H, R, N]``."""
+        return (
+            self._resampled(self.out_weight.unsqueeze(1), token_grid, sums=True).squeeze(1).transpose(-1, -2).to(dtype)
+        )
 
     def _resampled(self, parameter: Tensor, token_grid: tuple[int, int] | None, sums: bool) -> Tensor:
         """Resample ``[H, K, N, R]`` along the tokens; ``sums`` keeps the sum over the grid instead of the values."""

@@ -3,12 +3,9 @@
 Shape letters: ``B`` images, ``N`` tokens, ``C`` channels, ``H`` and ``W`` height and width of the tokens' grid.
 """
 
-import torch
 import torch.nn.functional as F
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
-
-from vik_mm.mixers import build_token_mixer
 
 from .karat import KArAt
 
@@ -93,43 +90,3 @@ class WindowAttention(nn.Module):
         answers = self.attention(windows.flatten(3, 4).flatten(0, 2), (side, side), operator)
         answers = answers.view(windows.shape).transpose(2, 3).flatten(3, 4).flatten(1, 2)
         return answers[:, :height, :width].flatten(1, 2)
-
-
-class MapMixer(nn.Module):
-    """A token mixer of ViK among the tokens of a transformer.
-
-    The tokens of the grid are mixed as a map. A class token takes part by its mean: it becomes the mean of the mixed map,
-    and the map does not see it.
-
-    Args:
-        cfg (dict): Config of the mixer; see :func:`vik_mm.mixers.build_token_mixer`.
-        embed_dims (int): ``C``.
-        token_grid (tuple[int, int]): ``H`` and ``W`` at the backbone's ``img_size``.
-        num_prefix_tokens (int): Class tokens before those of the grid. Defaults to 1.
-        out_drop (nn.Module, optional): Drop path. Defaults to None.
-
-    Shape:
-        - Input and output: ``[B, N, C]``.
-    """
-
-    def __init__(
-        self,
-        cfg: dict,
-        embed_dims: int,
-        token_grid: tuple[int, int],
-        num_prefix_tokens: int = 1,
-        out_drop: nn.Module | None = None,
-    ):
-        super().__init__()
-        self.token_grid, self.num_prefix_tokens = tuple(token_grid), num_prefix_tokens
-        self.mixer = build_token_mixer(cfg, embed_dims, self.token_grid)
-        self.out_drop = out_drop or nn.Identity()
-
-    def forward(self, x: Tensor, token_grid: tuple[int, int] | None = None, operator: KArAt | None = None) -> Tensor:
-        """Mix ``[B, N, C]``."""
-        tokens = x[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, token_grid or self.token_grid)
-        mixed = self.mixer(tokens).flatten(2).transpose(1, 2)
-        if self.num_prefix_tokens:
-            summary = mixed.mean(1, keepdim=True).expand(-1, self.num_prefix_tokens, -1)
-            mixed = torch.cat([summary, mixed], dim=1)
-        return self.out_drop(mixed)

@@ -1,6 +1,8 @@
 """Backbones, registered in MMPretrain."""
 
+from .karat_convit import ConViTKArAt
+from .karat_swin import SwinKArAt
 from .karat_vit import ViTKArAt
 from .vik import ViK
 
-__all__ = ['ViK', 'ViTKArAt']
+__all__ = ['ConViTKArAt', 'SwinKArAt', 'ViK', 'ViTKArAt']

@@ -12,7 +12,9 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vik_mm.attention import KArAt, MapMixer, TokenAttention, WindowAttention, build_operator, is_mixer
+from vik_mm.attention import TokenAttention, WindowAttention, build_operator
+
+from .token_mixing import MapMixer, is_mixer
 
 ARCHS = {
     name: dict(embed_dims=64 * heads, num_layers=12, num_heads=heads, feedforward_channels=256 * heads)
@@ -20,14 +22,13 @@ ARCHS = {
 }
 
 
-
 @MODELS.register_module()
 class ViTKArAt(VisionTransformer):
     """Vision transformer of DeiT's layout whose attention is a choice.
 
     Patch and position embedding, class token, feed-forward networks, freezing and layer-wise decay are those of
-    MMPretrain's ``VisionTransformer``, and names of parameters too: its checkpoints of the same layout load, but for the
-    operators. Images of any size are taken: position embedding and operators are resampled along the tokens.
+    MMPretrain's ``VisionTransformer``, and names of parameters too: its checkpoints of the same layout load, but for
+    the operators. Images of any size are taken: position embedding and operators are resampled along the tokens.
 
     Args:
         arch (str | dict): 'tiny', 'small' or 'base', DeiT's, or a dict with ``embed_dims``, ``num_layers``,
@@ -38,8 +39,8 @@ class ViTKArAt(VisionTransformer):
         in_channels (int): Channels of the image. Defaults to 3.
         attn_cfg (dict): ``dict(type='KArAt', ...)`` with options of :class:`vik_mm.attention.KArAt` and ``universal``,
             whether all blocks share one operator (GnU) instead of having their own (GnB);
-            ``dict(type='Softmax')``; or a token mixer of ViK, which mixes the grid as a map, the class token becoming the
-            mean of the mixed map. Defaults to ``dict(type='KArAt')``, the paper's G3B.
+            ``dict(type='Softmax')``; or a token mixer of ViK, which mixes the grid as a map, the class token becoming
+            the mean of the mixed map. Defaults to ``dict(type='KArAt')``, the paper's G3B.
         out_indices (int | Sequence[int]): Blocks to return, negative from the end; for ``out_type='pyramid'`` levels,
             0 to 3. Defaults to -1.
         out_type (str): 'cls_token' ``[B, C]``; 'raw' ``[B, N, C]``; 'featmap' ``[B, C, H / P, W / P]``; 'avg_featmap'
@@ -109,7 +110,9 @@ class ViTKArAt(VisionTransformer):
         if window_size < 0 or (window_size and with_cls_token):
             raise ValueError(f'window_size={window_size} must be 0, or positive together with with_cls_token=False')
         if any(not 0 <= i < arch['num_layers'] for i in global_indices):
-            raise ValueError(f'global_indices={tuple(global_indices)} must be blocks from 0 to {arch["num_layers"] - 1}')
+            raise ValueError(
+                f'global_indices={tuple(global_indices)} must be blocks from 0 to {arch["num_layers"] - 1}'
+            )
         if patch_size < 1 or min((img_size, img_size) if isinstance(img_size, int) else img_size) < patch_size:
             raise ValueError(f'img_size={img_size} must be at least patch_size={patch_size}, both positive')
         is_pyramid = out_type == 'pyramid'
@@ -148,7 +151,7 @@ class ViTKArAt(VisionTransformer):
             if len(set(grids)) > 1:
                 raise ValueError(
                     f'a universal operator serves blocks of one grid of tokens, these have {sorted(set(grids))}: let '
-                    f'img_size be {window_size} patches, so that global blocks resample the windows\' operator, or set '
+                    f"img_size be {window_size} patches, so that global blocks resample the windows' operator, or set "
                     'universal=False'
                 )
             self.operator = build_operator(attn_cfg, heads, grids[0], prefix)

@@ -3,5 +3,6 @@
 from .base import TokenMixer, build_token_mixer
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
+from .self_attention import SelfAttention
 
-__all__ = ['Identity', 'MultiPatchRBFKAN', 'Pooling', 'TokenMixer', 'build_token_mixer']
+__all__ = ['Identity', 'MultiPatchRBFKAN', 'Pooling', 'SelfAttention', 'TokenMixer', 'build_token_mixer']

@@ -1,6 +1,7 @@
 """The Fourier KAN operator written as its formula: the truth the other backends are tested against.
 
-Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``F`` in features, ``G`` frequencies, ``O`` out features.
+Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``F`` in features, ``G`` frequencies, ``O`` out
+features.
 """
 
 import torch

@@ -1,10 +1,10 @@
 """The Fourier KAN operator as Triton kernels: the basis lives in registers and is never written.
 
 A program holds a tile of rows of one head and walks over the in features. Cosine and sine of a tile are computed once;
-those of the angle's multiples follow by ``f(m + 1) = 2 cos(x) f(m) - f(m - 1)``, and each is multiplied with its slice of
-the weight on the matrix units, summing in float32. The backward pass computes them again, in one kernel for the input
-and one for the weight, whose programs walk their tiles in a fixed order and write partial sums that one reduction
-joins: the gradients are the same bits in every run.
+those of the angle's multiples follow by ``f(m + 1) = 2 cos(x) f(m) - f(m - 1)``, and each is multiplied with its
+slice of the weight on the matrix units, summing in float32. The backward pass computes them again, in one kernel for
+the input and one for the weight, whose programs walk their tiles in a fixed order and write partial sums that one
+reduction joins: the gradients are the same bits in every run.
 
 Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``F`` in features, ``G`` frequencies, ``K`` features of
 each input (``2 G``, and one more for the base branch), ``O`` out features.

@@ -1,0 +1,22 @@
+# ViT-Tiny with softmax attention on CIFAR-10 at 32 pixels, patches of 4.
+#   python tools/train.py configs/karat/vit-t_softmax_cifar10-32px.py
+# 1 CPU thread: about an hour for 5 epochs of 25,000 images. Not trained to the end here yet, no result is known.
+_base_ = [
+    '../_base_/models/vit_karat.py',
+    '../_base_/datasets/cifar10_bs128.py',
+    '../_base_/schedules/small_bs128_adamw.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(backbone=dict(img_size=32, patch_size=4), head=dict(num_classes=10))
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys={
+            '.cls_token': dict(decay_mult=0.0),
+            '.pos_embed': dict(decay_mult=0.0),
+            '.basis.shapes': dict(decay_mult=0.0),
+            'operator.scale': dict(decay_mult=0.0),
+        }
+    )
+)
+train_cfg = dict(max_epochs=5)

@@ -1,0 +1,54 @@
+"""Attention as a token mixer of ViK, so that both families meet in one macro design.
+
+Shape letters: ``B`` images, ``C`` channels.
+"""
+
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+from vik_mm.attention import TokenAttention, build_operator, check_attention
+
+from .base import TokenMixer
+
+
+@MODELS.register_module()
+class SelfAttention(TokenMixer):
+    """Multi-head self-attention among all pixels of a map; its cost grows with the square of the pixels.
+
+    Args:
+        embed_dims (int): Channels ``C`` of the map.
+        grid_size (tuple[int, int]): Height and width of the map at the backbone's ``img_size``.
+        head_dims (int): Channels of a head. Defaults to 32.
+        attn_cfg (dict): ``dict(type='Softmax')``, or ``dict(type='KArAt', ...)`` with options of
+            :class:`vik_mm.attention.KArAt`. Defaults to ``dict(type='Softmax')``.
+        init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
+
+    Shape:
+        - Input and output: ``[B, C, H, W]``.
+
+    Raises:
+        TypeError: If ``attn_cfg`` has an option that its type does not know.
+        ValueError: If ``head_dims`` does not divide ``C``, or ``attn_cfg`` is wrong.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        grid_size: tuple[int, int],
+        head_dims: int = 32,
+        attn_cfg: dict = dict(type='Softmax'),
+        init_cfg=None,
+    ):
+        super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
+        if head_dims < 1 or embed_dims % head_dims:
+            raise ValueError(f'head_dims={head_dims} must divide the {embed_dims} channels of each stage')
+        check_attention(attn_cfg)
+        if attn_cfg.get('universal'):
+            raise ValueError('a universal operator serves blocks of one grid, and the stages of ViK have several')
+        heads = embed_dims // head_dims
+        operator = build_operator(attn_cfg, heads, grid_size, 0)
+        self.attention = TokenAttention(operator=operator, embed_dims=embed_dims, num_heads=heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix ``[B, C, H, W]``."""
+        return self.attention(x.flatten(2).transpose(1, 2), x.shape[2:]).transpose(1, 2).unflatten(2, x.shape[2:])
