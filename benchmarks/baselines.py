@@ -48,6 +48,23 @@ class BSplineKANLayer(nn.Module):
         return self.spline(basis.flatten(-2)) + self.base(F.silu(x))
 
 
+class ExplicitAttention(nn.Module):
+    """Attention that makes its map of weights, ``[B, heads, N, N]``, as the KArAt paper compares: softmax, or an
+    operator whose basis is kept whole."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x, token_grid=None, operator=None):
+        attention = self.attention
+        operator = attention.operator or operator
+        q, k, v = attention.project(x)
+        scores = q @ (k * attention.head_dims**-0.5).transpose(-1, -2)
+        weights = scores.softmax(-1) if operator is None else operator(scores, token_grid)
+        return attention.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
 class _Gaussians(nn.Module):
     def __init__(self, size, num_grids=8):
         super().__init__()

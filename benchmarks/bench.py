@@ -57,15 +57,20 @@ def run(step) -> list:
 
 
 def check(comparison: Comparison, steps: dict) -> dict:
-    """Gate: contenders that claim the baseline's arithmetic must answer as it does."""
+    """Gate: contenders that claim the same arithmetic must answer alike."""
     differences = {}
-    baseline, *others = steps
-    if not comparison.name.startswith(('operator', 'vik')):
+    if not comparison.agree:
         return differences
+    baseline, *others = comparison.agree
+
+    def answer(name):
+        out = steps[name].answer(steps[name].image)
+        return (out if isinstance(out, torch.Tensor) else out[-1]).float()
+
     with torch.no_grad():
-        expected = steps[baseline].answer(steps[baseline].image).float()
+        expected = answer(baseline)
         for name in others:
-            difference = (steps[name].answer(steps[name].image).float() - expected).abs().max().item()
+            difference = (answer(name) - expected).abs().max().item()
             allowed = AGREE if DEVICE == 'cpu' else 0.02 * expected.abs().max().item()
             if not difference <= allowed:
                 sys.exit(f'error: {comparison.name}: {name} differs by {difference}; nothing was measured')

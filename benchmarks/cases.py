@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import timm
 import torch
-from baselines import BSplineKANLayer, FastKANLayer, ReleasedViK
+from baselines import BSplineKANLayer, ExplicitAttention, FastKANLayer, ReleasedViK
 from downstream import whole_step
 from mmpretrain.registry import MODELS
 
-from vik_mm import ViK
+from vik_mm import ViK, ViTKArAt
 from vik_mm.backbones.vik_keys import to_reference
 from vik_mm.layers import RBFKANLayer
 from vik_mm.ops import rbf_kan
@@ -43,6 +43,7 @@ class Comparison(NamedTuple):
         rounds: Rounds by default; big cases take fewer.
         small: Whether ``make bench`` measures it.
         memory: Whether peak memory is measured, each contender in a process of its own.
+        agree: Contenders that do the same arithmetic; nothing is measured where they differ.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Comparison(NamedTuple):
     rounds: int = 15
     small: bool = False
     memory: bool = True
+    agree: tuple[str, ...] = ()
 
 
 def image(batch, size, device):
@@ -137,7 +139,9 @@ def operator_comparisons():
                 contenders['triton'] = operator_step(rows, mode, 'triton')
             contenders['compiled reference'] = operator_step(rows, mode, 'reference', compiled=True)
             name = 'forward' if mode == INFERENCE else 'forward and backward'
-            yield Comparison(f'operator, {rows} rows, {name}', contenders, rounds=9, small=small)
+            yield Comparison(
+                f'operator, {rows} rows, {name}', contenders, rounds=9, small=small, agree=tuple(contenders)
+            )
             layers = {'reference layer': lambda *a: RBFKANLayer(*a, backend='reference'), 'RBFKANLayer': RBFKANLayer}
             layers |= {'FastKAN': FastKANLayer, 'B-spline KAN': BSplineKANLayer}
             contenders = {name: layer_step(rows, mode, layer) for name, layer in layers.items()}
@@ -190,7 +194,7 @@ def release_comparisons():
                     continue
                 contenders = dict(release=release(arch, mode, batch, 224), ViK=ours(arch, mode, batch, 224))
                 name = f'vik-{arch} {mode} {batch}x3x224x224'
-                yield Comparison(name, contenders, images=batch, small=arch == 'small')
+                yield Comparison(name, contenders, images=batch, small=arch == 'small', agree=tuple(contenders))
 
 
 # ---- against its peers
@@ -244,6 +248,39 @@ def scaling_comparisons():
         yield Comparison(name, contenders, images=1, rounds=rounds, small=size < 896, memory=False)
 
 
+# ---- attention
+
+SOFTMAX, KARAT = dict(type='Softmax'), dict(type='KArAt', grid_size=3)  # G3B
+ATTENTIONS = {
+    'softmax, explicit': (SOFTMAX, True),
+    'softmax': (SOFTMAX, False),
+    'KArAt, naive': (KARAT | dict(backend='reference'), True),
+    'KArAt': (KARAT, False),
+    'KArAt, universal': (KARAT | dict(universal=True), False),
+}
+
+
+def attention_step(attn_cfg, explicit, mode, batch):
+    def make(device):
+        torch.manual_seed(0)
+        model = ViTKArAt('tiny', attn_cfg=attn_cfg).to(device)
+        if explicit:
+            for layer in model.layers:
+                layer.attn = ExplicitAttention(layer.attn)
+        return step_of_model(model, image(batch, 224, device), mode)
+
+    return make
+
+
+def karat_comparisons():
+    """ViT-Tiny at 224 pixels, the paper's batch of 32."""
+    for mode in (INFERENCE, TRAINING):
+        contenders = {name: attention_step(*options, mode, 32) for name, options in ATTENTIONS.items()}
+        yield Comparison(
+            f'ViT-Tiny, {mode} 32x3x224x224', contenders, images=32, rounds=7, agree=('KArAt, naive', 'KArAt')
+        )
+
+
 # ---- under a detector and a segmentor
 
 DOWNSTREAM = {
@@ -281,5 +318,6 @@ SUITES = dict(
     release=release_comparisons,
     scaling=scaling_comparisons,
     peers=peer_comparisons,
+    karat=karat_comparisons,
     downstream=downstream_comparisons,
 )

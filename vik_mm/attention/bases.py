@@ -80,13 +80,14 @@ class Basis(nn.Module):
 class Fourier(Basis):
     r""":math:`\sum_{m=1}^{G} a_m \cos(m x) + b_m \sin(m x)`, the cosines' weights before the sines'."""
 
-    def __init__(self, *sizes):
+    def __init__(self, *sizes, backend: str | None = None):
         super().__init__(*sizes)
+        self.backend = backend
         self.coefficients = self._draw_coefficients(2 * self.grid_size, self.grid_size)
 
     def forward(self, x: Tensor, weights: Tensor, shapes: list[Tensor]) -> Tensor:
         """Sum over the tokens through :func:`vik_mm.ops.fourier_kan`."""
-        return fourier_kan(x, weights)
+        return fourier_kan(x, weights, backend=self.backend)
 
 
 class Rational(Basis):

@@ -43,6 +43,8 @@ class KArAt(nn.Module):
             functions the numerator's degree less 2. Defaults to 3.
         hidden_dim (int): ``R``. Defaults to 12.
         resample (bool): Whether other grids are taken. Defaults to True.
+        backend (str, optional): Backend of :func:`vik_mm.ops.fourier_kan`, for the Fourier basis; None chooses.
+            Defaults to None.
 
     Shape:
         - Scores: ``[B, H, T, N]``.
@@ -66,6 +68,7 @@ class KArAt(nn.Module):
         grid_size: int = 3,
         hidden_dim: int = 12,
         resample: bool = True,
+        backend: str | None = None,
     ):
         super().__init__()
         num_tokens = num_prefix_tokens + math.prod(token_grid)
@@ -82,7 +85,10 @@ class KArAt(nn.Module):
         self.num_heads, self.token_grid = num_heads, tuple(token_grid)
         self.num_prefix_tokens, self.num_tokens = num_prefix_tokens, num_tokens
         self.base_activation, self.resample = base_activation, resample
-        self.basis = BASES[basis](num_heads, num_tokens, hidden_dim, grid_size)
+        if backend is not None and basis != 'fourier':
+            raise ValueError(f"backend={backend!r} is a backend of basis='fourier', the basis is {basis!r}")
+        options = dict(backend=backend) if backend is not None else {}
+        self.basis = BASES[basis](num_heads, num_tokens, hidden_dim, grid_size, **options)
         self.scale = nn.Parameter(torch.ones(num_heads, num_tokens, hidden_dim))
         base = torch.randn(num_heads, num_tokens, hidden_dim) * num_tokens**-0.5
         self.base_weight = nn.Parameter(base, requires_grad=base_activation != 'zero')
