@@ -21,6 +21,7 @@ COCO = [
     for size in 'sb'
 ]
 ADE20K = [f'{m}_ade20k-512x512' for s in 'sb' for m in (f'fpn_vik-{s}_8xb4-40k', f'upernet_vik-{s}_8xb2-160k')]
+VITDET = [f'mask-rcnn_vitdet-b-{attention}_1x_coco' for attention in ('softmax', 'g1b', 'g1u')]
 BACKBONES = ('vik-t', 'vik-t-pooling', 'r18')
 CARPARTS = [f'{m}_{b}_fpn-small_12e_carparts' for m in ('mask-rcnn', 'retinanet') for b in BACKBONES]
 SMALL = [f'{m}_{b}_small-1k_{d}-192x192' for m in ('fpn', 'upernet') for b in BACKBONES for d in ('camvid', 'carparts')]
@@ -28,6 +29,7 @@ NAMES = {
     'detection': [
         *COCO,
         *CARPARTS,
+        *VITDET,
         'mask-rcnn_vik-t-noglobal_fpn-small_12e_carparts',
         'mask-rcnn_vik-demo_fpn_shapes',
     ],
@@ -53,7 +55,10 @@ def load(root, name):
     cfg = Config.fromfile(root / f'configs/{name}.py')
     backbone = cfg.model.backbone
     backbone.init_cfg = None
-    if isinstance(backbone.get('arch'), str):
+    if backbone.type == 'mmpretrain.ViTKArAt':
+        arch = dict(embed_dims=96, num_layers=12, num_heads=12, feedforward_channels=96)
+        backbone.arch, cfg.model.neck.in_channels = arch, [24, 48, 96, 96]
+    elif isinstance(backbone.get('arch'), str):
         setting = vik_mm.ViK.arch_settings[backbone.arch]
         backbone.arch = dict(setting, depths=(1,) * len(setting['depths']))
     return cfg

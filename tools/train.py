@@ -34,7 +34,7 @@ def parse_args(argv=None):
         help='carry on from a checkpoint; without a file, from the newest in the work dir',
     )
     parser.add_argument(
-        '--backbone', metavar='vik-s', help='put this backbone into the config: vik-t, vik-s, vik-b, vik-m or vik-l'
+        '--backbone', metavar='vik-s', help='put this backbone into the config: vik-t to vik-l, karat-t to karat-b'
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument(

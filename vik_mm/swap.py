@@ -11,12 +11,15 @@ from mmengine.registry import MODELS
 
 from vik_mm.compat.sync_bn import without_sync_bn
 
-_ARCHS = {
-    'vik-t': ('tiny', 0.1),
-    'vik-s': ('small', 0.1),
-    'vik-b': ('base', 0.2),
-    'vik-m': ('medium', 0.3),
-    'vik-l': ('large', 0.3),
+_ARCHS = dict(tiny=0.1, small=0.1, base=0.2, medium=0.3, large=0.3)  # and stochastic depth
+_BACKBONES = {
+    f'vik-{arch[0]}': dict(type='mmpretrain.ViK', arch=arch, drop_path_rate=rate) for arch, rate in _ARCHS.items()
+}
+# As in ViTDet: a pyramid of the last map, attention in windows but for every third block, no class token.
+_VITDET = dict(out_type='pyramid', with_cls_token=False, window_size=14, global_indices=(2, 5, 8, 11))
+_BACKBONES |= {
+    f'karat-{arch[0]}': dict(type='mmpretrain.ViTKArAt', arch=arch, drop_path_rate=_ARCHS[arch], **_VITDET)
+    for arch in ('tiny', 'small', 'base')
 }
 # What ViK's training data were normalised with, in RGB.
 _MEAN, _STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -41,7 +44,8 @@ def swap_backbone(cfg: Config, backbone: str | dict) -> Config:
 
     Args:
         cfg (Config): A whole config; it is not changed.
-        backbone (str | dict): 'vik-t', 'vik-s', 'vik-b', 'vik-m', 'vik-l', or a config of a backbone with
+        backbone (str | dict): 'vik-t', 'vik-s', 'vik-b', 'vik-m', 'vik-l'; 'karat-t', 'karat-s', 'karat-b', a vision
+            transformer with Kolmogorov-Arnold attention and ViTDet's pyramid; or a config of a backbone with
             ``out_indices`` whose stages have strides 4, 8, 16 and 32. ``out_indices`` is set here.
 
     Returns:
@@ -81,14 +85,13 @@ def swap_backbone(cfg: Config, backbone: str | dict) -> Config:
 
 def _backbone_config(backbone: str | dict) -> dict[str, Any]:
     if isinstance(backbone, str):
-        if backbone not in _ARCHS:
+        if backbone not in _BACKBONES:
             raise ValueError(
-                f'backbone {backbone!r} is unknown; choose one of {sorted(_ARCHS)}, or give a config (dict)'
+                f'backbone {backbone!r} is unknown; choose one of {sorted(_BACKBONES)}, or give a config (dict)'
             )
-        arch, drop_path_rate = _ARCHS[backbone]
-        return dict(type='mmpretrain.ViK', arch=arch, drop_path_rate=drop_path_rate)
+        return copy.deepcopy(_BACKBONES[backbone])
     if not isinstance(backbone, dict) or 'type' not in backbone:
-        raise ValueError(f'backbone must be one of {sorted(_ARCHS)} or a dict with a type, got {backbone!r}')
+        raise ValueError(f'backbone must be one of {sorted(_BACKBONES)} or a dict with a type, got {backbone!r}')
     if 'out_indices' in backbone:
         raise ValueError('backbone.out_indices follows from the config that the backbone is put into; leave it out')
     return copy.deepcopy(dict(backbone))

@@ -78,7 +78,7 @@ def test_the_class_token_of_a_mixer_is_the_mean_of_the_mixed_map():
 def test_pyramid_has_the_strides_of_a_hierarchy(kind):
     model = make(KINDS[kind], img_size=64, patch_size=16, out_type='pyramid', with_cls_token=False)
     maps = model(torch.randn(1, 3, 70, 100))
-    assert [tuple(m.shape[2:]) for m in maps] == [(20, 28), (10, 14), (5, 7), (3, 4)]
+    assert [tuple(m.shape) for m in maps] == [(1, 6, 20, 28), (1, 12, 10, 14), (1, 24, 5, 7), (1, 24, 3, 4)]
     assert [
         tuple(m.shape) for m in make(patch_size=16, out_type='pyramid', out_indices=(1, 3))(torch.zeros(1, 3, 32, 64))
     ]
@@ -136,6 +136,18 @@ def test_a_checkpoint_of_another_image_size_loads():
     small, large = make(), make(img_size=64)
     large.load_state_dict(small.state_dict())
     assert large(torch.randn(1, 3, 64, 64))[0].isfinite().all()
+
+
+@pytest.mark.parametrize('kind', ['blockwise', 'universal'])
+def test_a_classifiers_checkpoint_loads_into_a_detectors_backbone(kind):
+    classifier = make(KINDS[kind], patch_size=16, img_size=64)
+    options = dict(patch_size=16, img_size=64, with_cls_token=False, out_type='pyramid', window_size=4)
+    backbone = make(KINDS[kind], **options, global_indices=(2,))
+    missing, unexpected = backbone.load_state_dict(classifier.state_dict(), strict=False)
+    assert all(name.startswith('pyramid') for name in missing)
+    assert unexpected == ['cls_token']
+    name = dict(blockwise='layers.1.attn.operator.', universal='operator.')[kind] + 'basis.coefficients'
+    assert torch.equal(backbone.state_dict()[name], classifier.state_dict()[name][:, :, 1:])
 
 
 def test_checkpointing_changes_no_gradient():

@@ -3,14 +3,13 @@
 from .bases import BASES
 from .build import build_operator, check_attention
 from .karat import BASE_ACTIVATIONS, KArAt, resample_tokens
-from .multihead import TokenAttention, WindowAttention
+from .multihead import TokenAttention
 
 __all__ = [
     'BASES',
     'BASE_ACTIVATIONS',
     'KArAt',
     'TokenAttention',
-    'WindowAttention',
     'build_operator',
     'check_attention',
     'resample_tokens',

@@ -164,14 +164,18 @@ class KArAt(nn.Module):
             found = state_dict.get(prefix + name)
             if found is None or found.shape == own.shape or found.ndim != own.ndim or not self.resample:
                 continue
-            side = math.isqrt(found.shape[-2] - self.num_prefix_tokens)
+            tokens = found.shape[-2] - self.num_prefix_tokens
+            if not self.num_prefix_tokens and math.isqrt(tokens) ** 2 != tokens:
+                found, tokens = found[..., 1:, :], tokens - 1  # a class token, which is not used here
+            side = math.isqrt(tokens)
             others_agree = found.shape[:-2] == own.shape[:-2] and found.shape[-1] == own.shape[-1]
-            if side**2 != found.shape[-2] - self.num_prefix_tokens or not others_agree:
+            if side**2 != tokens or not others_agree:
                 continue  # another operator, not another size: load_state_dict says so
             four = found if found.ndim == 4 else found.unsqueeze(1)
             sums = not name.startswith('basis.shapes') and name != 'scale'
-            new = resample_tokens(four, self.num_prefix_tokens, (side, side), self.token_grid, sums)
-            state_dict[prefix + name] = new.view(own.shape)
+            if (side, side) != self.token_grid:
+                four = resample_tokens(four, self.num_prefix_tokens, (side, side), self.token_grid, sums)
+            state_dict[prefix + name] = four.reshape(own.shape)
 
 
 def resample_tokens(

@@ -1,6 +1,7 @@
 """What a transformer's block may mix its tokens with.
 
-Shape letters: ``B`` images, ``N`` tokens, ``C`` channels, ``H`` and ``W`` height and width of the tokens' grid.
+Shape letters: ``B`` images, ``N`` tokens, ``C`` channels, ``H`` and ``W`` height and width of the tokens' grid,
+``I`` and ``J`` windows along them, ``S`` a window's side.
 """
 
 import torch.nn.functional as F
@@ -19,15 +20,18 @@ class TokenAttention(MultiheadAttention):
     Args:
         operator (KArAt, optional): The operator in the place of softmax; None is softmax, through
             ``scaled_dot_product_attention``, unless :meth:`forward` is given one. Defaults to None.
+        window_size (int): Side of windows of the tokens' grid that attend to themselves alone, the last of a row and
+            column filled up with zeros; 0 for the whole grid. Defaults to 0.
         **kwargs: Arguments of ``mmpretrain.models.utils.MultiheadAttention``.
 
     Shape:
         - Input and output: ``[B, N, C]``.
     """
 
-    def __init__(self, *, operator: KArAt | None = None, **kwargs):
+    def __init__(self, *, operator: KArAt | None = None, window_size: int = 0, **kwargs):
         super().__init__(**kwargs)
         self.operator = operator
+        self.window_size = window_size
         for layer in (self.qkv, self.proj):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             if layer.bias is not None:
@@ -38,15 +42,24 @@ class TokenAttention(MultiheadAttention):
 
         Args:
             x (Tensor): ``[B, N, C]``.
-            token_grid (tuple[int, int], optional): ``H`` and ``W``, where they are not the operator's. Defaults to
-                None.
+            token_grid (tuple[int, int], optional): ``H`` and ``W``, where they are not the operator's, or there are
+                windows. Defaults to None.
             operator (KArAt, optional): An operator that several blocks share. Defaults to None.
 
         Returns:
             Tensor: ``[B, N, C]``.
         """
+        if not self.window_size:
+            return self._attend(x, token_grid, self.operator or operator)
+        (height, width), side = token_grid, self.window_size
+        x = F.pad(x.unflatten(1, token_grid), (0, 0, 0, -width % side, 0, -height % side))
+        windows = x.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)  # [B, I, J, S, S, C]
+        answers = self._attend(windows.flatten(3, 4).flatten(0, 2), (side, side), self.operator or operator)
+        answers = answers.view(windows.shape).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return answers[:, :height, :width].flatten(1, 2)
+
+    def _attend(self, x: Tensor, token_grid: tuple[int, int] | None, operator: KArAt | None) -> Tensor:
         q, k, v = self.project(x)
-        operator = self.operator or operator
         dropout = self.attn_drop if self.training else 0.0
         if operator is None:
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
@@ -62,31 +75,3 @@ class TokenAttention(MultiheadAttention):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values, each ``[B, heads, N, C / heads]``."""
         return tuple(self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind())
-
-
-class WindowAttention(nn.Module):
-    """Attention inside windows of a grid; the last windows of a row and column are filled up with zeros.
-
-    Args:
-        attention (TokenAttention): What mixes a window.
-        window_size (int): Side ``S`` of a window, in tokens.
-
-    Shape:
-        - Input and output: ``[B, H * W, C]``.
-    """
-
-    def __init__(self, attention: nn.Module, window_size: int):
-        super().__init__()
-        self.attention = attention
-        self.window_size = window_size
-
-    def forward(self, x: Tensor, token_grid: tuple[int, int], operator: KArAt | None = None) -> Tensor:
-        """Mix ``[B, H * W, C]``."""
-        (height, width), side = token_grid, self.window_size
-        x = x.unflatten(1, token_grid)
-        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
-        down, across = x.shape[1] // side, x.shape[2] // side
-        windows = x.unflatten(2, (across, side)).unflatten(1, (down, side)).transpose(2, 3)
-        answers = self.attention(windows.flatten(3, 4).flatten(0, 2), (side, side), operator)
-        answers = answers.view(windows.shape).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        return answers[:, :height, :width].flatten(1, 2)

@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vik_mm.attention import TokenAttention, WindowAttention, build_operator
+from vik_mm.attention import TokenAttention, build_operator
 
 from .token_mixing import MapMixer, is_mixer
 
@@ -44,8 +44,9 @@ class ViTKArAt(VisionTransformer):
         out_indices (int | Sequence[int]): Blocks to return, negative from the end; for ``out_type='pyramid'`` levels,
             0 to 3. Defaults to -1.
         out_type (str): 'cls_token' ``[B, C]``; 'raw' ``[B, N, C]``; 'featmap' ``[B, C, H / P, W / P]``; 'avg_featmap'
-            ``[B, C]``; or 'pyramid': maps of strides 4, 8, 16 and 32 made of the last map by transposed convolutions
-            and pooling, for whatever takes a hierarchical backbone. Defaults to 'cls_token'.
+            ``[B, C]``; or 'pyramid': maps of strides 4, 8, 16 and 32 with ``C / 4``, ``C / 2``, ``C`` and ``C``
+            channels, made of the last map by transposed convolutions and pooling, for whatever takes a hierarchy.
+            Defaults to 'cls_token'.
         with_cls_token (bool): Whether there is a class token. Defaults to True.
         window_size (int): Side of attention windows in tokens; 0 is attention over the whole grid. Needs
             ``with_cls_token=False``. Defaults to 0.
@@ -162,6 +163,7 @@ class ViTKArAt(VisionTransformer):
                 continue
             layer.attn = TokenAttention(
                 operator=None if universal else build_operator(attn_cfg, heads, token_grid, prefix),
+                window_size=window_size if inside else 0,
                 embed_dims=self.embed_dims,
                 num_heads=heads,
                 attn_drop=attn_drop_rate,
@@ -169,8 +171,6 @@ class ViTKArAt(VisionTransformer):
                 qkv_bias=given.qkv.bias is not None,
             )
             layer.attn.out_drop, layer.attn.gamma1 = given.out_drop, given.gamma1
-            if inside:
-                layer.attn = WindowAttention(layer.attn, window_size)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs of ``out_indices``.
@@ -213,7 +213,7 @@ class ViTKArAt(VisionTransformer):
 
 
 class _Pyramid(nn.Module):
-    """Maps of several strides from one map, after ViTDet.
+    """Maps of several strides from one map, as ViTDet makes them: ``C / 4``, ``C / 2``, ``C`` and ``C`` channels.
 
     Args:
         channels (int): ``C``.
@@ -226,12 +226,17 @@ class _Pyramid(nn.Module):
         if stride != 16:
             raise ValueError(f"out_type='pyramid' is made for patch_size=16, got {stride}")
 
-        def up():
-            return nn.ConvTranspose2d(channels, channels, 2, stride=2)
+        if channels % 4:
+            raise ValueError(f"out_type='pyramid' needs embed_dims of a multiple of 4, got {channels}")
+
+        def up(factor):
+            return nn.ConvTranspose2d(channels // factor, channels // factor // 2, 2, stride=2)
 
         makers = (
-            lambda: nn.Sequential(up(), build_norm_layer(dict(type='LN2d', eps=1e-6), channels), nn.GELU(), up()),
-            up,
+            lambda: nn.Sequential(
+                up(1), build_norm_layer(dict(type='LN2d', eps=1e-6), channels // 2), nn.GELU(), up(2)
+            ),
+            lambda: up(1),
             nn.Identity,
             lambda: nn.MaxPool2d(2, ceil_mode=True),
         )
