@@ -7,21 +7,31 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 import vik_mm
+from vik_mm import ViTKArAt
 
-NAMES = [
+VIK = [
     *(f'vik-{size}_in1k' for size in 'tsbml'),
     *('vik-t_cifar10', 'vik-t-pooling_cifar10', 'vik-t-identity_cifar10', 'vik-t_cifar100'),
     *('vik-demo_shapes', 'vik-s_imagenette'),
 ]
+KARAT = [
+    f'vit-{size}_{attention}_{data}'
+    for size, frequencies in dict(t=3, s=3, b=1).items()
+    for attention in ('softmax', f'g{frequencies}b', f'g{frequencies}u')
+    for data in ('cifar10', 'cifar100', 'in1k')
+]
+KARAT += [f'vit-t_{attention}_cifar10-32px' for attention in ('softmax', 'g3b', 'g3u', 'multipatch')]
+NAMES = dict(vik=VIK, karat=KARAT)
 
 
-def test_every_config_is_listed_here(root):
-    assert sorted(NAMES) == sorted(p.stem for p in (root / 'configs/vik').glob('*.py'))
+@pytest.mark.parametrize('folder', NAMES)
+def test_every_config_is_listed_here(root, folder):
+    assert sorted(NAMES[folder]) == sorted(p.stem for p in (root / f'configs/{folder}').glob('*.py'))
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[f'{folder}/{name}' for folder, names in NAMES.items() for name in names])
 def path(request, root):
-    return root / f'configs/vik/{request.param}.py'
+    return root / f'configs/{request.param}.py'
 
 
 def test_form(path, depth_of_inheritance):
@@ -29,7 +39,7 @@ def test_form(path, depth_of_inheritance):
     lines = text.split('\n')
     assert len(lines) <= 40
     assert lines[0].startswith('# ')
-    assert f'configs/vik/{path.name}' in text, 'the header says the command'
+    assert f'configs/{path.parent.name}/{path.name}' in text, 'the header says the command'
     assert depth_of_inheritance(path) <= 4  # three levels above the leaf's own
 
 
@@ -38,7 +48,11 @@ def test_model_trains_one_step_and_predicts(path):
     init_default_scope(cfg.default_scope)
     # The macro design is what is tested here; a block or two for each stage are enough of it.
     cfg.model.data_preprocessor = cfg.data_preprocessor
-    if isinstance(cfg.model.backbone.arch, str):
+    if cfg.model.backbone.type == 'ViTKArAt':
+        heads = ViTKArAt.arch_settings[cfg.model.backbone.arch]['num_heads']
+        arch = dict(embed_dims=8 * heads, num_layers=1, num_heads=heads, feedforward_channels=8 * heads)
+        cfg.model.backbone.arch, cfg.model.head.in_channels = arch, 8 * heads
+    elif isinstance(cfg.model.backbone.arch, str):
         setting = vik_mm.ViK.arch_settings[cfg.model.backbone.arch]
         cfg.model.backbone.arch = dict(setting, depths=(1,) * len(setting['depths']))
     model = MODELS.build(cfg.model)
@@ -83,7 +97,7 @@ def test_headers_quote_the_metafile(root):
 
     meta = yaml.safe_load((root / 'configs/vik/metafile.yml').read_text())
     results = {m['Config']: m['Results'][0]['Metrics']['Top 1 Accuracy'] for m in meta['Models'] if 'Results' in m}
-    for name in NAMES:
+    for name in VIK:
         text = (root / f'configs/vik/{name}.py').read_text()
         if quoted := re.search(r'measured ([\d.]+) % top-1', text):
             assert float(quoted[1]) == results[f'configs/vik/{name}.py']

@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/dense.md from metafiles and CSV files; --check says whether they agree."""
+"""Write the tables of README.md and docs/ from metafiles and CSV files; --check says whether they agree."""
 
 import argparse
 import csv
@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = [ROOT / 'README.md', ROOT / 'docs/dense.md', ROOT / 'docs/speed.md']
+PAGES = [ROOT / 'README.md', *(ROOT / 'docs' / name for name in ('attention.md', 'dense.md', 'speed.md'))]
 
 
 def markdown(header: list[str], rows: list[list]) -> str:
@@ -114,6 +114,18 @@ def dense_table(folder: str) -> str:
     return markdown(['config', 'backbone', 'parameters, M', 'length', *metrics, 'time'], rows)
 
 
+def karat_table() -> str:
+    """What the KArAt paper prints, a row for each model, and what its configs build."""
+    models = yaml.safe_load((ROOT / 'configs/karat/metafile.yml').read_text())['Models']
+    rows, data = {}, list(dict.fromkeys(model['Metadata']['Training Data'] for model in models))
+    for model in models:
+        (result,) = model['Results']
+        name = model['Name'].rsplit('_', 1)[0]
+        row = rows.setdefault(name, [f'{name}_*.py', f'{model["Metadata"]["Parameters"] / 1e6:.2f}'])
+        row.append(f'{result["Metrics"]["Top 1 Accuracy"]:.2f}')
+    return markdown(['configs/karat/', f'parameters, M, {data[0]}', *data], list(rows.values()))
+
+
 def csv_table(name: str) -> str:
     """Rows of a CSV file."""
     with (ROOT / f'docs/data/{name}.csv').open() as file:
@@ -131,6 +143,7 @@ TABLES = dict(
     scaling=lambda _: bench_table('scaling'),
     detection=lambda _: dense_table('detection'),
     segmentation=lambda _: dense_table('segmentation'),
+    karat=lambda _: karat_table(),
     sweep=lambda _: csv_table('swap_sweep'),
     resolution=lambda _: csv_table('resolution'),
 )

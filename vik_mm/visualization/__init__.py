@@ -1,5 +1,6 @@
 """Pictures of what models predict and learn."""
 
+from .attention import draw_attention, draw_edge_functions, draw_singular_values
 from .predictions import draw_class_predictions
 
-__all__ = ['draw_class_predictions']
+__all__ = ['draw_attention', 'draw_class_predictions', 'draw_edge_functions', 'draw_singular_values']
