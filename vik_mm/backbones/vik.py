@@ -246,7 +246,8 @@ class ViK(BaseBackbone):
         strides = [self.stem.stride * 2**i for i in range(len(self.depths))]
         # Rounded up as the maps are: an image of the native size then always has the native grid.
         grid_sizes = [tuple(-(-side // stride) for side in self.img_size) for stride in strides]
-        drop_path_rates = torch.linspace(0, drop_path_rate, sum(self.depths)).tolist()
+        last = max(1, sum(self.depths) - 1)
+        drop_path_rates = [drop_path_rate * block / last for block in range(sum(self.depths))]
 
         self.stages = nn.ModuleList()
         for i in range(max(self.out_indices) + 1):
