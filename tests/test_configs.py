@@ -12,7 +12,7 @@ from vik_mm import ViTKArAt
 VIK = [
     *(f'vik-{size}_in1k' for size in 'tsbml'),
     *('vik-t_cifar10', 'vik-t-pooling_cifar10', 'vik-t-identity_cifar10', 'vik-t_cifar100'),
-    *('vik-demo_shapes', 'vik-s_imagenette'),
+    *('vik-demo_shapes', 'vik-s_imagenette', 'vik-t-attention_cifar10'),
 ]
 KARAT = [
     f'vit-{size}_{attention}_{data}'
@@ -21,6 +21,8 @@ KARAT = [
     for data in ('cifar10', 'cifar100', 'in1k')
 ]
 KARAT += [f'vit-t_{attention}_cifar10-32px' for attention in ('softmax', 'g3b', 'g3u', 'multipatch')]
+KARAT += [f'swin-t_{attention}_cifar10' for attention in ('softmax', 'g3b', 'multipatch')]
+KARAT += ['convit-t_softmax_cifar10', 'convit-t_g3b_cifar10']
 NAMES = dict(vik=VIK, karat=KARAT)
 
 
@@ -52,12 +54,15 @@ def test_model_trains_one_step_and_predicts(path):
         heads = ViTKArAt.arch_settings[cfg.model.backbone.arch]['num_heads']
         arch = dict(embed_dims=8 * heads, num_layers=1, num_heads=heads, feedforward_channels=8 * heads)
         cfg.model.backbone.arch, cfg.model.head.in_channels = arch, 8 * heads
-    elif isinstance(cfg.model.backbone.arch, str):
+    elif cfg.model.backbone.type == 'SwinKArAt':
+        cfg.model.backbone.arch = dict(embed_dims=12, depths=[1, 1, 1, 2], num_heads=[1, 2, 4, 8])
+        cfg.model.head.in_channels = 96
+    elif cfg.model.backbone.type == 'ViK' and isinstance(cfg.model.backbone.arch, str):
         setting = vik_mm.ViK.arch_settings[cfg.model.backbone.arch]
         cfg.model.backbone.arch = dict(setting, depths=(1,) * len(setting['depths']))
     model = MODELS.build(cfg.model)
     model.init_weights()
-    size = cfg.model.backbone.img_size
+    size = cfg.model.backbone.get('img_size', 224)
     sample = TRANSFORMS.build(dict(type='PackInputs'))(
         dict(img=torch.zeros(size, size, 3, dtype=torch.uint8).numpy(), gt_label=3)
     )

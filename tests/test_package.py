@@ -79,8 +79,10 @@ def test_the_metafile_counts_what_the_configs_build(root, folder):
 
     meta = yaml.safe_load((root / f'configs/{folder}/metafile.yml').read_text())
     for entry in meta['Models']:
-        with torch.device('meta'):
-            model = MODELS.build(Config.fromfile(root / entry['Config']).model)
+        cfg = Config.fromfile(root / entry['Config']).model
+        # Nothing but shapes is needed; Swin and ConViT, which are others', want values while they are made.
+        with torch.device('meta' if cfg.backbone.type in ('ViK', 'ViTKArAt') else 'cpu'):
+            model = MODELS.build(cfg)
         assert sum(p.numel() for p in model.parameters()) == entry['Metadata']['Parameters'], entry['Name']
 
 

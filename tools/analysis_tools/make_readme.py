@@ -121,8 +121,8 @@ def karat_table() -> str:
     for model in models:
         (result,) = model['Results']
         name = model['Name'].rsplit('_', 1)[0]
-        row = rows.setdefault(name, [f'{name}_*.py', f'{model["Metadata"]["Parameters"] / 1e6:.2f}'])
-        row.append(f'{result["Metrics"]["Top 1 Accuracy"]:.2f}')
+        row = rows.setdefault(name, [f'{name}_*.py', f'{model["Metadata"]["Parameters"] / 1e6:.2f}', *[''] * len(data)])
+        row[2 + data.index(result['Dataset'])] = f'{result["Metrics"]["Top 1 Accuracy"]:.2f}'
     return markdown(['configs/karat/', f'parameters, M, {data[0]}', *data], list(rows.values()))
 
 
