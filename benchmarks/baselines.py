@@ -60,7 +60,7 @@ class ExplicitAttention(nn.Module):
         attention = self.attention
         operator = attention.operator or operator
         q, k, v = attention.project(x)
-        scores = q @ (k * attention.head_dims**-0.5).transpose(-1, -2)
+        scores = attention.scores(q, k)
         weights = scores.softmax(-1) if operator is None else operator(scores, token_grid)
         return attention.proj((weights @ v).transpose(1, 2).flatten(2))
 

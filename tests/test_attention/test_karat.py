@@ -1,5 +1,7 @@
 """The operator of Kolmogorov-Arnold attention: formulas, gradients, start values, resampling, refusals."""
 
+import weakref
+
 import numpy as np
 import pytest
 import scipy.interpolate
@@ -224,3 +226,26 @@ def test_dropout_of_weights_keeps_the_mean():
     with torch.no_grad():
         mean = torch.stack([attention(x) for _ in range(4000)]).mean(0)
         torch.testing.assert_close(mean, attention.eval()(x), rtol=0.1, atol=2e-3)
+
+
+@pytest.mark.parametrize('base', ['zero', 'silu'])
+def test_scores_are_not_kept_for_the_backward_pass_and_gradients_stay(monkeypatch, base):
+    operator = KArAt(2, (3, 3), hidden_dim=4, base_activation=base)
+    attention = TokenAttention(operator=operator, embed_dims=8, num_heads=2)
+    x = torch.randn(2, 10, 8, requires_grad=True)
+    kept, attend = [], operator.attend
+
+    def spy(scores, *rest):
+        kept.append(weakref.ref(scores))
+        return attend(scores, *rest)
+
+    monkeypatch.setattr(operator, 'attend', spy)
+    out = attention(x)
+    assert kept[0]() is None
+    inputs = [x, *(p for p in attention.parameters() if p.requires_grad)]
+    gradients = torch.autograd.grad(out.square().sum(), inputs)
+    q, k, v = attention.project(x)
+    expected = attention.proj(attend(attention.scores(q, k), v).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(out, expected)
+    for ours, plain in zip(gradients, torch.autograd.grad(expected.square().sum(), inputs)):
+        torch.testing.assert_close(ours, plain)

@@ -56,7 +56,7 @@ def attention_maps(backbone: nn.Module, images: Tensor, block: int = -1) -> Atte
             backbone.eval()(images)
             ((x, token_grid, operator),) = seen
             q, k, _ = attention.project(x)
-            scores = q @ (k * attention.head_dims**-0.5).transpose(-1, -2)
+            scores = attention.scores(q, k)
             operator = attention.operator or operator
             weights = scores.softmax(-1) if operator is None else operator(scores, token_grid)
     finally:

@@ -4,9 +4,15 @@ Shape letters: ``B`` images, ``N`` tokens, ``C`` channels, ``H`` and ``W`` heigh
 ``I`` and ``J`` windows along them, ``S`` a window's side.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
 import torch.nn.functional as F
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
+
+from vik_mm.ops import is_traced
 
 from .karat import KArAt
 
@@ -64,14 +70,41 @@ class TokenAttention(MultiheadAttention):
         if operator is None:
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         else:
-            scores = q @ (k * self.head_dims**-0.5).transpose(-1, -2)
-            if dropout:
-                x = F.dropout(operator(scores, token_grid), dropout) @ v
-            else:
-                x = operator.attend(scores, v, token_grid)
+            scores = self.scores(q, k)
+            with _recomputed(scores, lambda: self.scores(q, k)):
+                if dropout:
+                    x = F.dropout(operator(scores, token_grid), dropout) @ v
+                else:
+                    x = operator.attend(scores, v, token_grid)
         x = self.proj(x.transpose(1, 2).flatten(2))
         return self.out_drop(self.gamma1(self.proj_drop(x)))
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """Compute ``Q K^T / sqrt(C / heads)``, ``[B, heads, N, N]``."""
+        return (q @ k.transpose(-1, -2)).mul_(self.head_dims**-0.5)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values, each ``[B, heads, N, C / heads]``."""
         return tuple(self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind())
+
+
+@contextmanager
+def _recomputed(tensor: Tensor, compute: Callable[[], Tensor]) -> Iterator[None]:
+    """Have autograd compute a tensor again in the backward pass, instead of keeping it, wherever it is needed inside.
+
+    A map of scores takes more memory than the queries and keys it is made of, and little time beside what follows.
+    """
+    if is_traced() or not tensor.requires_grad:
+        yield
+        return
+    address, shape, dtype = tensor.data_ptr(), tensor.shape, tensor.dtype
+
+    def pack(saved):
+        return None if (saved.data_ptr(), saved.shape, saved.dtype) == (address, shape, dtype) else saved
+
+    def unpack(packed):
+        with torch.no_grad():
+            return compute() if packed is None else packed
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
