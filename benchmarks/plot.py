@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 MARKERS = 'osD^v<>pP*Xh'
+COLOURS = [*plt.get_cmap('tab10').colors, 'black', 'rosybrown']
 
 
 def read(path):
@@ -28,24 +29,31 @@ def draw_time(axes, lines):
     """Time per pixel; the first contender's at its first size is 1."""
     baseline, ((side, row), *_) = next(iter(lines.items()))
     unit = float(row['median_ms']) / side**2
-    for (name, points), marker in zip(lines.items(), MARKERS):
+    for (name, points), marker, colour in zip(lines.items(), MARKERS, COLOURS):
         sides, rows = zip(*points)
         median, low, high = ([float(r[k]) for r in rows] for k in ('median_ms', 'p25_ms', 'p75_ms'))
         per_pixel = [m / s**2 / unit for m, s in zip(median, sides)]
         spread = [[abs(m - b) / s**2 / unit for m, b, s in zip(median, bound, sides)] for bound in (low, high)]
         ours = name.startswith('ViK') and 'release' not in name
         axes.errorbar(
-            [s**2 for s in sides], per_pixel, yerr=spread, marker=marker, capsize=3, lw=2 if ours else 1, label=name
+            [s**2 for s in sides],
+            per_pixel,
+            yerr=spread,
+            marker=marker,
+            color=colour,
+            capsize=3,
+            lw=3 if ours else 1,
+            label=name,
         )
     axes.set_ylabel(f'time per pixel ({baseline}, {side}x{side} = 1)')
 
 
 def draw_memory(axes, lines):
     """Peak memory of a step above the process's base."""
-    for (name, points), marker in zip(lines.items(), MARKERS):
+    for (name, points), marker, colour in zip(lines.items(), MARKERS, COLOURS):
         ours = name.startswith('ViK') and 'release' not in name
         pixels, memory = zip(*((side**2, float(row['peak_mb'])) for side, row in points))
-        axes.plot(pixels, memory, marker=marker, lw=2 if ours else 1, label=name)
+        axes.plot(pixels, memory, marker=marker, color=colour, lw=3 if ours else 1, label=name)
     axes.set_yscale('log')
     axes.set_ylabel('peak memory above base, MB')
 
