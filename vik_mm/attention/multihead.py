@@ -70,6 +70,8 @@ class TokenAttention(MultiheadAttention):
         if operator is None:
             x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         else:
+            # Of strided views, products would keep copies beside them.
+            q, k, v = (t.contiguous() for t in (q, k, v))
             scores = self.scores(q, k)
             with _recomputed(scores, lambda: self.scores(q, k)):
                 if dropout:
