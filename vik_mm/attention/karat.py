@@ -126,7 +126,7 @@ class KArAt(nn.Module):
         hidden = self.basis(scores, weights, shapes)
         if self.base_activation == 'zero':
             return hidden
-        base_weight = self._resampled(self.base_weight.unsqueeze(1), token_grid, sums=True).squeeze(1)
+        base_weight = self._resampled(self.base_weight, token_grid, sums=True)
         return hidden + BASE_ACTIVATIONS[self.base_activation](scores) @ base_weight.to(scores.dtype)
 
     def extra_repr(self) -> str:
@@ -148,12 +148,10 @@ class KArAt(nn.Module):
 
     def _out_weight(self, token_grid: tuple[int, int] | None, dtype: torch.dtype) -> Tensor:
         """``W^T``, ``[H, R, N]``."""
-        return (
-            self._resampled(self.out_weight.unsqueeze(1), token_grid, sums=True).squeeze(1).transpose(-1, -2).to(dtype)
-        )
+        return self._resampled(self.out_weight, token_grid, sums=True).transpose(-1, -2).to(dtype)
 
     def _resampled(self, parameter: Tensor, token_grid: tuple[int, int] | None, sums: bool) -> Tensor:
-        """Resample ``[H, K, N, R]`` along the tokens; ``sums`` keeps the sum over the grid instead of the values."""
+        """Resample ``[..., N, R]`` along the tokens; ``sums`` keeps the sum over the grid instead of the values."""
         if token_grid is None or tuple(token_grid) == self.token_grid:
             return parameter
         return resample_tokens(parameter, self.num_prefix_tokens, self.token_grid, tuple(token_grid), sums)
@@ -171,11 +169,10 @@ class KArAt(nn.Module):
             others_agree = found.shape[:-2] == own.shape[:-2] and found.shape[-1] == own.shape[-1]
             if side**2 != tokens or not others_agree:
                 continue  # another operator, not another size: load_state_dict says so
-            four = found if found.ndim == 4 else found.unsqueeze(1)
             sums = not name.startswith('basis.shapes') and name != 'scale'
             if (side, side) != self.token_grid:
-                four = resample_tokens(four, self.num_prefix_tokens, (side, side), self.token_grid, sums)
-            state_dict[prefix + name] = four.reshape(own.shape)
+                found = resample_tokens(found, self.num_prefix_tokens, (side, side), self.token_grid, sums)
+            state_dict[prefix + name] = found
 
 
 def resample_tokens(
@@ -184,21 +181,20 @@ def resample_tokens(
     """Resample a parameter along its tokens bicubically.
 
     Args:
-        parameter (Tensor): ``[H, K, N, R]``.
+        parameter (Tensor): ``[..., N, R]``.
         num_prefix_tokens (int): Tokens before those of the grid; they stay as they are.
         old (tuple[int, int]): Height and width of the grid.
         new (tuple[int, int]): Those to go to.
         sums (bool): Whether the sum over the grid is to stay, as for what is summed over tokens, or the values.
 
     Returns:
-        Tensor: ``[H, K, N', R]``.
+        Tensor: ``[..., N', R]``.
     """
-    prefix, grid = parameter[:, :, :num_prefix_tokens], parameter[:, :, num_prefix_tokens:]
-    heads, count, tokens, hidden = grid.shape
-    maps = grid.permute(0, 1, 3, 2).reshape(-1, 1, *old)
-    maps = F.interpolate(maps, new, mode='bicubic', align_corners=False, antialias=True).flatten(2)
+    prefix, grid = parameter[..., :num_prefix_tokens, :], parameter[..., num_prefix_tokens:, :]
+    rows = grid.transpose(-1, -2)  # [..., R, tokens]
+    maps = F.interpolate(rows.reshape(-1, 1, *old), new, mode='bicubic', align_corners=False, antialias=True)
+    maps = maps.view(*rows.shape[:-1], -1)
     if sums:
-        maps = maps * (tokens / math.prod(new))
-        old_sums = grid.permute(0, 1, 3, 2).reshape(-1, 1, tokens).sum(-1, keepdim=True)
-        maps = maps + (old_sums - maps.sum(-1, keepdim=True)) / math.prod(new)
-    return torch.cat([prefix, maps.view(heads, count, hidden, -1).permute(0, 1, 3, 2)], dim=2)
+        maps = maps * (math.prod(old) / math.prod(new))
+        maps = maps + (rows.sum(-1, keepdim=True) - maps.sum(-1, keepdim=True)) / math.prod(new)
+    return torch.cat([prefix, maps.transpose(-1, -2)], dim=-2)
