@@ -2,6 +2,7 @@
 
 from .checkpoint import check_checkpoint_file, read_checkpoint, unwrap_state_dict
 from .compile_hook import CompileHook, add_compilation
+from .cpu_amp import CpuAmpOptimWrapper
 from .data_check import check_datasets, describe_layouts
 from .launch import (
     add_launch_arguments,
@@ -17,6 +18,7 @@ from .sanity_check_hook import SanityCheckHook
 
 __all__ = [
     'CompileHook',
+    'CpuAmpOptimWrapper',
     'LayerDecayOptimWrapperConstructor',
     'ProgressHook',
     'SanityCheckHook',

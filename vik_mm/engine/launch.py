@@ -148,8 +148,8 @@ def fit_to_machine(cfg: Config) -> None:
     """Take out of a config what this machine cannot do, and log it.
 
     Args:
-        cfg (Config): Changed in place. Without a GPU: float32 for mixed precision, batch norm for
-            synchronised batch norm, and no pinned memory. Everywhere: no
+        cfg (Config): Changed in place. Without a GPU: float32 for mixed precision (but for
+            ``dtype='bfloat16'``, which CPUs do), batch norm for synchronised batch norm, and no pinned memory. Everywhere: no
             ``persistent_workers`` where ``num_workers`` is 0.
     """
     for split in ('train', 'val', 'test'):
@@ -170,10 +170,14 @@ def fit_to_machine(cfg: Config) -> None:
         print_log('no GPU: testing in float32 instead of mixed precision', logger='current')
     wrapper = cfg.get('optim_wrapper')
     if wrapper and wrapper.get('type') == 'AmpOptimWrapper':
+        dtype = wrapper.get('dtype')
         for key in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)
-        wrapper.type = 'OptimWrapper'
-        print_log('no GPU: training in float32 instead of mixed precision', logger='current')
+        if dtype == 'bfloat16':
+            wrapper.type = 'CpuAmpOptimWrapper'
+        else:
+            wrapper.type = 'OptimWrapper'
+            print_log('no GPU: training in float32 instead of mixed precision in float16', logger='current')
 
 
 def resolve_resume(cfg: Config, resume: str | None) -> None:

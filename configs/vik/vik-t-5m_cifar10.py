@@ -1,0 +1,10 @@
+# ViK-Tiny widened to the parameters of ViT-Tiny, on CIFAR-10 at 32 pixels, to compare with configs/karat.
+#   python tools/train.py configs/vik/vik-t-5m_cifar10.py
+# Not trained to the end here yet, no result is known.
+_base_ = 'vik-t_cifar10.py'
+
+model = dict(
+    backbone=dict(arch=dict(_delete_=True, depths=(2, 2, 4, 2), embed_dims=(48, 96, 224, 384))),
+    head=dict(in_channels=384),
+)
+train_cfg = dict(max_epochs=5)
