@@ -229,23 +229,37 @@ def test_dropout_of_weights_keeps_the_mean():
 
 
 @pytest.mark.parametrize('base', ['zero', 'silu'])
-def test_scores_are_not_kept_for_the_backward_pass_and_gradients_stay(monkeypatch, base):
+def test_scores_queries_keys_and_values_are_not_kept_for_the_backward_pass(monkeypatch, base):
     operator = KArAt(2, (3, 3), hidden_dim=4, base_activation=base)
     attention = TokenAttention(operator=operator, embed_dims=8, num_heads=2)
-    x = torch.randn(2, 10, 8, requires_grad=True)
     kept, attend = [], operator.attend
 
-    def spy(scores, *rest):
-        kept.append(weakref.ref(scores))
-        return attend(scores, *rest)
+    def spy(scores, values, *rest):
+        kept.extend([weakref.ref(scores), weakref.ref(values.untyped_storage())])
+        return attend(scores, values, *rest)
 
     monkeypatch.setattr(operator, 'attend', spy)
-    out = attention(x)
-    assert kept[0]() is None
+    out = attention(torch.randn(2, 10, 8))
+    assert out.requires_grad
+    assert [each() for each in kept] == [None, None]
+
+
+@pytest.mark.parametrize('base', ['zero', 'silu'])
+@pytest.mark.parametrize('is_autocast', [False, True], ids=['float32', 'autocast'])
+@pytest.mark.parametrize('frozen', ['', 'qkv', 'operator'])
+def test_gradients_are_those_of_kept_tensors_twice_through_one_graph(base, is_autocast, frozen):
+    operator = KArAt(2, (3, 3), hidden_dim=4, base_activation=base)
+    attention = TokenAttention(operator=operator, embed_dims=8, num_heads=2)
+    if frozen:
+        getattr(attention, frozen).requires_grad_(False)
+    x = torch.randn(2, 10, 8, requires_grad=True)
     inputs = [x, *(p for p in attention.parameters() if p.requires_grad)]
-    gradients = torch.autograd.grad(out.square().sum(), inputs)
-    q, k, v = attention.project(x)
-    expected = attention.proj(attend(attention.scores(q, k), v).transpose(1, 2).flatten(2))
-    torch.testing.assert_close(out, expected)
-    for ours, plain in zip(gradients, torch.autograd.grad(expected.square().sum(), inputs)):
-        torch.testing.assert_close(ours, plain)
+    answers = {}
+    for attention.recompute in (False, True):
+        with torch.autocast('cpu', torch.bfloat16, enabled=is_autocast):
+            out = attention(x)
+        loss = out.float().square().sum()
+        first = torch.autograd.grad(loss, inputs, retain_graph=True)
+        answers[attention.recompute] = [out, *first, *torch.autograd.grad(loss, inputs)]
+    for again, kept in zip(answers[True], answers[False]):
+        assert torch.equal(again, kept)

@@ -164,6 +164,7 @@ class ViTKArAt(VisionTransformer):
             layer.attn = TokenAttention(
                 operator=None if universal else build_operator(attn_cfg, heads, token_grid, prefix),
                 window_size=window_size if inside else 0,
+                recompute=not self.with_cp,
                 embed_dims=self.embed_dims,
                 num_heads=heads,
                 attn_drop=attn_drop_rate,
