@@ -100,7 +100,10 @@ class TokenAttention(MultiheadAttention):
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """Compute ``Q K^T / sqrt(C / heads)``, ``[B, heads, N, N]``."""
-        return (q @ k.transpose(-1, -2)).mul_(self.head_dims**-0.5)
+        # The product scales its answer on the way.
+        shape = (*q.shape[:-1], k.shape[-2])
+        q, k = q.flatten(0, 1), k.flatten(0, 1).transpose(-1, -2)
+        return torch.baddbmm(q.new_empty(()), q, k, beta=0, alpha=self.head_dims**-0.5).view(shape)
 
     def project(self, x: Tensor) -> Tensor:
         """Compute queries, keys and values, ``[B, N, C] -> [3, B, heads, N, C / heads]``."""
