@@ -122,8 +122,8 @@ def sizes(step) -> dict:
 
 def peak_memory(comparison: Comparison, name: str) -> float:
     """Run a few steps in this process and return the growth of its largest resident set, in MB (Linux)."""
-    # A fixed threshold: freed blocks of a MB and more go back at once. By default glibc raises it as it goes and the peak
-    # would hold the gaps in its heap, which depend on the order of all that came before.
+    # A fixed threshold: freed blocks of a MB and more go back at once. By default glibc raises it as it goes, and the
+    # peak would hold the gaps in its heap, which depend on the order of all that came before.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
     step = comparison.contenders[name](DEVICE)
     returned = sum(t.nbytes for t in run(step))
