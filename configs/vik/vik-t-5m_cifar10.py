@@ -7,4 +7,5 @@ model = dict(
     backbone=dict(arch=dict(_delete_=True, depths=(2, 2, 4, 2), embed_dims=(48, 96, 224, 384))),
     head=dict(in_channels=384),
 )
+optim_wrapper = dict(optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=1.0))  # as configs/karat/*-32px.py
 train_cfg = dict(max_epochs=5)
