@@ -12,6 +12,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import vik_mm
+from vik_mm.engine import read_checkpoint
 
 IMAGES, SIZE = 4, 64
 
@@ -71,7 +72,7 @@ def test_dist_scripts_train_one_model_and_test_it(tmp_path, root, make_config, r
     run_tool('dist_train.sh', config, 2, '--work-dir', work, '--no-validate', env=env)
     assert_equal_ranks(work)
     checkpoint = next(work.glob('[ei]*_*.pth'))
-    trained, start = torch.load(checkpoint, weights_only=False), torch.load(work / 'rank_0.pth')
+    trained, start = read_checkpoint(checkpoint), torch.load(work / 'rank_0.pth')
     assert trained['state_dict'].keys() == start.keys()
     if task != 'segmentation':
         assert trained['meta']['iter'] == 2  # 16 scenes over 2 processes in batches of 4

@@ -22,7 +22,7 @@ LAYERS = {
     'attention': {'ops', 'layers'},
     'mixers': {'ops', 'layers', 'attention'},
     'backbones': {'ops', 'layers', 'attention', 'mixers', 'errors'},
-    'compat': set(),
+    'compat': {'errors'},
     'datasets': {'compat'},
     'engine': {'compat', 'errors', 'swap'},
     'analysis': {'attention'},

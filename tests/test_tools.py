@@ -11,7 +11,7 @@ from vik_mm.engine import read_checkpoint
 
 
 def weights(path):
-    return torch.load(path, weights_only=False)['state_dict']
+    return read_checkpoint(path)['state_dict']
 
 
 def test_train_resume_and_test_go_through(tmp_path, shapes_config, run_tool):
@@ -126,7 +126,7 @@ def test_auto_scale_lr_scales_by_the_batch(tmp_path, shapes_config, run_tool):
     options = ('--work-dir', tmp_path / 'work', '--no-validate', '--auto-scale-lr')
     text = run_tool('train.py', shapes_config, *options).text
     assert 'Scaling the original LR by 0.125' in text  # batches of 4, base_batch_size 32
-    optimizer = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)['optimizer']
+    optimizer = read_checkpoint(tmp_path / 'work/epoch_1.pth')['optimizer']
     assert {group['initial_lr'] for group in optimizer['param_groups']} == {0.003 / 8}
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from rich.progress import track
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.compat.checkpoints import allow_runner_checkpoints
-from vik_mm.engine import check_checkpoint_file, load_config
+from vik_mm.engine import check_checkpoint_file, load_checkpoints_as_data, load_config
 from vik_mm.errors import BadInputError
 from vik_mm.inference import Predictor
 
@@ -57,7 +56,7 @@ def main():
     try:
         images = find_images(args.images)
         check_checkpoint_file(args.checkpoint)
-        allow_runner_checkpoints()
+        load_checkpoints_as_data()
         cfg = load_config(args.config, args.cfg_options, backbone=args.backbone)
         predictor = Predictor(cfg, args.checkpoint, device=args.device)
     except (FileNotFoundError, ValueError) as error:

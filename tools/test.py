@@ -9,17 +9,17 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.compat.checkpoints import allow_runner_checkpoints
 from vik_mm.engine import (
     add_compilation,
     add_launch_arguments,
     add_sanity_checks,
-    check_checkpoint_file,
     check_datasets,
     describe_layouts,
     fit_to_machine,
     init_distributed,
+    load_checkpoints_as_data,
     load_config,
+    read_checkpoint,
 )
 from vik_mm.errors import BadInputError
 
@@ -44,9 +44,8 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Make the config that goes to the Runner."""
-    allow_runner_checkpoints()
+    load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone)
-    check_checkpoint_file(args.checkpoint)
     check_datasets(cfg, splits=('test',))
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {args.out} must end in .pkl')
@@ -61,6 +60,9 @@ def prepare(args):
         cfg.default_hooks.visualization.update(DRAW[scope](args.show_dir))
         if scope == 'mmseg':
             cfg.visualizer.save_dir = args.show_dir
+    if 'ema_state_dict' not in read_checkpoint(args.checkpoint):
+        # A published file: there is one set of weights, and MMPretrain's hook would look for two.
+        cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'EMAHook']
     # The weights are loaded strictly below.
     cfg.load_from, cfg.resume = None, False
     init_distributed(cfg, args.launcher, args.local_rank)

@@ -8,8 +8,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.compat.checkpoints import allow_runner_checkpoints
+from vik_mm.compat.atomic_files import write_files_atomically
 from vik_mm.engine import (
+    TrainingStopped,
     add_compilation,
     add_launch_arguments,
     add_sanity_checks,
@@ -17,7 +18,10 @@ from vik_mm.engine import (
     describe_layouts,
     fit_to_machine,
     init_distributed,
+    load_checkpoints_as_data,
     load_config,
+    make_resumable,
+    make_work_dir,
     resolve_resume,
 )
 from vik_mm.errors import BadInputError
@@ -46,7 +50,8 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Make the config that goes to the Runner."""
-    allow_runner_checkpoints()
+    load_checkpoints_as_data()
+    write_files_atomically()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -58,11 +63,13 @@ def prepare(args):
             raise ValueError(f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}')
         cfg.auto_scale_lr.enable = True
     check_datasets(cfg, splits=('train', 'val'))
+    make_work_dir(cfg)
     init_distributed(cfg, args.launcher, args.local_rank)
     resolve_resume(cfg, args.resume)
     add_sanity_checks(cfg)
     if args.compile or cfg.get('compile') is True:
         add_compilation(cfg)
+    make_resumable(cfg)
     fit_to_machine(cfg)
     return cfg
 
@@ -81,6 +88,8 @@ def main():
         sys.exit(f'error: {str(error).strip().splitlines()[-1]}')
     except URLError as error:  # CIFAR is downloaded where it is missing
         sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
+    except TrainingStopped as stopped:
+        print(f'{stopped}; carry on with --resume --work-dir {cfg.work_dir}', file=sys.stderr)
     except KeyboardInterrupt:
         print(f'\ninterrupted; carry on with --resume --work-dir {cfg.work_dir}', file=sys.stderr)
         sys.exit(130)

@@ -10,10 +10,9 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS, init_default_scope
-from mmengine.runner import load_state_dict
 
 from vik_mm.compat.sync_bn import without_sync_bn
-from vik_mm.engine import read_checkpoint, unwrap_state_dict
+from vik_mm.engine import load_weights, read_checkpoint, unwrap_state_dict
 from vik_mm.errors import BadInputError
 
 _TASKS = {'mmpretrain': 'classification', 'mmdet': 'detection', 'mmseg': 'segmentation'}
@@ -50,9 +49,10 @@ class Predictor:
         if isinstance(model.get('backbone'), dict):
             model.backbone.init_cfg = None
         self.model = MODELS.build(model)
-        missing = load_state_dict_strictly(self.model, unwrap_state_dict(content, prefer_ema=False)[0])
-        if missing:
-            raise ValueError(f'{checkpoint} does not fit the config: {missing}')
+        try:
+            load_weights(self.model, unwrap_state_dict(content, prefer_ema=False)[0])
+        except BadInputError as error:
+            raise BadInputError(f'{checkpoint} does not fit the config: {error}') from error
         self.model.to(self.device).eval()
 
         steps = [step for step in _leaf(cfg.test_dataloader.dataset).pipeline if step['type'] not in _NO_IMAGE_STEPS]
@@ -174,15 +174,6 @@ class Predictor:
             colors = np.random.default_rng(0).integers(0, 256, (len(meta['classes']), 3)).tolist()
             meta['palette'] = [tuple(color) for color in colors]
         return meta
-
-
-def load_state_dict_strictly(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> str:
-    """Load weights; return '' or what does not fit, in one line."""
-    try:
-        load_state_dict(model, weights, strict=True)
-    except (RuntimeError, ValueError) as error:
-        return ' '.join(str(error).split())[:600]
-    return ''
 
 
 def _leaf(dataset):

@@ -19,6 +19,6 @@ optim_wrapper = dict(
             '.basis.shapes': dict(decay_mult=0.0),
             'operator.scale': dict(decay_mult=0.0),
         }
-    )
+    ),
 )
 train_cfg = dict(max_epochs=5)

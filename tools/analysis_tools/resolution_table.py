@@ -11,8 +11,7 @@ import sys
 from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK
-from vik_mm.compat.checkpoints import allow_runner_checkpoints
-from vik_mm.engine import check_checkpoint_file, check_datasets, fit_to_machine, load_config
+from vik_mm.engine import check_checkpoint_file, check_datasets, fit_to_machine, load_checkpoints_as_data, load_config
 
 
 def scale_pipeline(steps, ratio, img_size):
@@ -56,7 +55,7 @@ def main():
     parser.add_argument('--work-dir', default='work_dirs/resolution', help='for logs (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     args = parser.parse_args()
-    allow_runner_checkpoints()
+    load_checkpoints_as_data()
     rows = []
     try:
         check_checkpoint_file(args.checkpoint)

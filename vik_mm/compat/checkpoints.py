@@ -8,7 +8,6 @@ runs can be resumed. (OneDL's MMEngine has a list of its own.)
 import pickle
 
 import numpy as np
-import torch
 from mmengine.logging import HistoryBuffer
 
 
@@ -30,8 +29,3 @@ def runner_classes() -> list:
     number_types = [type(np.dtype(kind)) for kind in kinds]
     arrays = [np.ndarray, np.dtype, core.multiarray._reconstruct, core.multiarray.scalar]
     return [HistoryBuffer, _history_method, *arrays, *number_types]
-
-
-def allow_runner_checkpoints() -> None:
-    """Let ``torch.load(weights_only=True)`` of this process take the checkpoints of a Runner, and no code."""
-    torch.serialization.add_safe_globals(runner_classes())

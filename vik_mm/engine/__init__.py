@@ -1,6 +1,14 @@
 """What training and testing need around MMEngine's Runner."""
 
-from .checkpoint import check_checkpoint_file, read_checkpoint, unwrap_state_dict
+from .checkpoint import (
+    check_checkpoint_file,
+    load_checkpoints_as_data,
+    load_weights,
+    read_checkpoint,
+    unwrap_state_dict,
+    write_safetensors,
+)
+from .checkpoint_hook import AtomicCheckpointHook
 from .compile_hook import CompileHook, add_compilation
 from .cpu_amp import CpuAmpOptimWrapper
 from .data_check import check_datasets, describe_layouts
@@ -10,18 +18,24 @@ from .launch import (
     fit_to_machine,
     init_distributed,
     load_config,
+    make_work_dir,
     resolve_resume,
 )
 from .layer_decay import LayerDecayOptimWrapperConstructor
+from .nonfinite_loss_hook import NonFiniteLossHook
 from .progress_hook import ProgressHook
+from .resumable import TrainingStopped, make_resumable
 from .sanity_check_hook import SanityCheckHook
 
 __all__ = [
+    'AtomicCheckpointHook',
     'CompileHook',
     'CpuAmpOptimWrapper',
     'LayerDecayOptimWrapperConstructor',
+    'NonFiniteLossHook',
     'ProgressHook',
     'SanityCheckHook',
+    'TrainingStopped',
     'add_compilation',
     'add_launch_arguments',
     'add_sanity_checks',
@@ -30,8 +44,13 @@ __all__ = [
     'describe_layouts',
     'fit_to_machine',
     'init_distributed',
+    'load_checkpoints_as_data',
     'load_config',
+    'load_weights',
+    'make_resumable',
+    'make_work_dir',
     'read_checkpoint',
     'resolve_resume',
     'unwrap_state_dict',
+    'write_safetensors',
 ]

@@ -1,6 +1,7 @@
 """Reading checkpoints: as data, never as code, and with errors that say what is wrong."""
 
 import argparse
+import json
 import os
 import pickle
 import zipfile
@@ -8,9 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
 
+from vik_mm.compat.atomic_files import write_atomically
 from vik_mm.compat.checkpoints import runner_classes
+from vik_mm.errors import BadInputError
+
+SAFETENSORS = '.safetensors'
+# What PyTorch's reader raises for bytes that are wrong, besides its own error.
+_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 
 
 def check_checkpoint_file(path: str | os.PathLike) -> None:
@@ -27,42 +37,103 @@ def check_checkpoint_file(path: str | os.PathLike) -> None:
     if not path.is_file():
         raise FileNotFoundError(f'checkpoint {path} does not exist')
     # torch.save writes a zip archive, whose table of contents is at its end. Files older than torch 1.6 are pickles.
-    if not zipfile.is_zipfile(path):
+    if path.suffix != SAFETENSORS and not zipfile.is_zipfile(path):
         with path.open('rb') as file:
             is_old_format = file.read(1) == pickle.PROTO
         if not is_old_format:
-            raise ValueError(
+            raise BadInputError(
                 f'checkpoint {path} ({path.stat().st_size} bytes) is truncated or no PyTorch checkpoint; '
                 'copy or download it again'
             )
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a checkpoint on the CPU without running anything that it holds.
+def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[str, Any]:
+    """Read a checkpoint without running anything that it holds.
 
     Args:
-        path (str | PathLike): The file.
+        path (str | PathLike): The file, PyTorch's or ``.safetensors``.
+        map_location (Any): Where PyTorch's tensors go, as ``torch.load`` takes it. Defaults to 'cpu'.
 
     Returns:
-        dict[str, Any]: What ``torch.save`` was given.
+        dict[str, Any]: What ``torch.save`` was given; of a safetensors file ``state_dict`` and ``meta``.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is truncated, is no checkpoint, or holds objects other than data.
     """
+    path = Path(path)
     check_checkpoint_file(path)
     try:
-        # timm stores the command line with its weights: plain data.
-        with torch.serialization.safe_globals([argparse.Namespace, *runner_classes()]):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
+        if path.suffix == SAFETENSORS:
+            checkpoint = _read_safetensors(path)
+        else:
+            # timm stores the command line with its weights: plain data.
+            with torch.serialization.safe_globals([argparse.Namespace, *runner_classes()]):
+                checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, *_DAMAGE) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadInputError(
             f'checkpoint {path} cannot be read as data: it is damaged, or holds objects other than tensors and plain '
-            f'values, which are not loaded because loading them runs code ({str(error).splitlines()[0]})'
+            f'values, which are not loaded because loading them runs code ({reason[0]})'
         ) from error
     if not isinstance(checkpoint, dict):
-        raise ValueError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
+        raise BadInputError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
     return checkpoint
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load weights, all of them or none.
+
+    Args:
+        model (nn.Module): Changed in place.
+        weights (dict[str, Tensor]): By name; what is missing, too many, or of another shape is an error.
+
+    Raises:
+        BadInputError: If they do not fit; the model is as it was.
+    """
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    try:
+        load_state_dict(model, weights, strict=True)
+    except _DAMAGE as error:
+        with torch.no_grad():
+            for name, value in model.state_dict().items():
+                value.copy_(before[name])
+        raise BadInputError(' '.join(str(error).split())[:600]) from error
+
+
+def load_checkpoints_as_data() -> None:
+    """Have all of this process read checkpoints as data: MMEngine's Runner and models too, resuming included.
+
+    Files go through :func:`read_checkpoint`; whatever else calls ``torch.load``, for downloads say, is held to
+    ``weights_only=True`` by PyTorch's own switch, against OneDL's MMEngine as well, which would try again without.
+    """
+    torch.serialization.add_safe_globals(runner_classes())
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a file for MMEngine, whose log takes the name of the place from this function's."""
+    return read_checkpoint(os.path.expanduser(filename), map_location or 'cpu')
+
+
+def write_safetensors(weights: dict[str, Tensor], meta: dict[str, Any], path: str | os.PathLike) -> None:
+    """Write weights as a safetensors file, which can hold nothing but tensors and text.
+
+    Args:
+        weights (dict[str, Tensor]): By name.
+        meta (dict[str, Any]): Of numbers, strings, lists and dicts; a checkpoint's ``meta`` when read again.
+        path (str | PathLike): The file, ending in ``.safetensors``.
+    """
+    # Weights under two names are written twice: the format knows no sharing.
+    weights = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+    write_atomically(save(weights, metadata=dict(meta=json.dumps(meta))), path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    with safe_open(path, 'pt') as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+        return dict(state_dict=weights, meta=json.loads((file.metadata() or {}).get('meta', '{}')))
 
 
 def unwrap_state_dict(checkpoint: dict[str, Any], prefer_ema: bool = True) -> tuple[dict[str, Tensor], str | None]:
@@ -86,5 +157,5 @@ def unwrap_state_dict(checkpoint: dict[str, Any], prefer_ema: bool = True) -> tu
     weights = checkpoint if key is None else checkpoint[key]
     weights = {name.removeprefix('module.'): value for name, value in weights.items() if isinstance(value, Tensor)}
     if not weights:
-        raise ValueError(f'there are no weights in this checkpoint; its keys are {sorted(map(str, checkpoint))[:8]}')
+        raise BadInputError(f'there are no weights in this checkpoint; its keys are {sorted(map(str, checkpoint))[:8]}')
     return weights, key

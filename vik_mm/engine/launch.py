@@ -8,6 +8,7 @@ import argparse
 import atexit
 import gc
 import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from vik_mm.compat.configs import resolve_config
 from vik_mm.compat.sync_bn import without_sync_bn
 from vik_mm.swap import swap_backbone
 
-from .checkpoint import check_checkpoint_file
+from .checkpoint import check_checkpoint_file, read_checkpoint
 
 # What Slurm calls the variables that torch.distributed reads.
 _SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
@@ -134,14 +135,15 @@ def _end_gloo() -> None:
 
 
 def add_sanity_checks(cfg: Config) -> None:
-    """Add :class:`SanityCheckHook`, unless the config has it.
+    """Add :class:`SanityCheckHook` and :class:`NonFiniteLossHook`, unless the config has them.
 
     Args:
         cfg (Config): Changed in place: ``custom_hooks``.
     """
     hooks = list(cfg.get('custom_hooks') or [])
-    if not any(hook.get('type') == 'SanityCheckHook' for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type='SanityCheckHook')]
+    known = {hook.get('type') for hook in hooks}
+    missing = [name for name in ('SanityCheckHook', 'NonFiniteLossHook') if name not in known]
+    cfg.custom_hooks = [*hooks, *(dict(type=name) for name in missing)]
 
 
 def fit_to_machine(cfg: Config) -> None:
@@ -149,8 +151,8 @@ def fit_to_machine(cfg: Config) -> None:
 
     Args:
         cfg (Config): Changed in place. Without a GPU: float32 for mixed precision (but for
-            ``dtype='bfloat16'``, which CPUs do), batch norm for synchronised batch norm, and no pinned memory. Everywhere: no
-            ``persistent_workers`` where ``num_workers`` is 0.
+            ``dtype='bfloat16'``, which CPUs do), batch norm for synchronised batch norm, and no pinned memory.
+            Everywhere: no ``persistent_workers`` where ``num_workers`` is 0.
     """
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
@@ -180,11 +182,29 @@ def fit_to_machine(cfg: Config) -> None:
             print_log('no GPU: training in float32 instead of mixed precision in float16', logger='current')
 
 
+def make_work_dir(cfg: Config) -> None:
+    """Make the folder that logs and checkpoints go to.
+
+    Args:
+        cfg (Config): Its ``work_dir``.
+
+    Raises:
+        ValueError: If it cannot be made, or not be written to.
+    """
+    try:
+        os.makedirs(cfg.work_dir, exist_ok=True)
+        tempfile.TemporaryFile(dir=cfg.work_dir).close()
+    except OSError as error:
+        raise ValueError(
+            f'the work dir {cfg.work_dir} cannot be written to ({error.strerror}); choose another --work-dir'
+        ) from error
+
+
 def resolve_resume(cfg: Config, resume: str | None) -> None:
     """Decide what ``--resume`` resumes from.
 
     Args:
-        cfg (Config): Changed in place: ``resume`` and ``load_from``.
+        cfg (Config): Changed in place: ``resume`` and ``load_from``, and the seed where none is set.
         resume (str, optional): None for no ``--resume``, 'auto' for the newest checkpoint of ``cfg.work_dir``, or a
             checkpoint file. With 'auto' and nothing to resume, training starts fresh, and the log says so.
 
@@ -201,8 +221,13 @@ def resolve_resume(cfg: Config, resume: str | None) -> None:
             print_log(f'nothing to resume in {cfg.work_dir}: training starts fresh', logger='current')
     if cfg.get('load_from') and '://' not in cfg.load_from:
         check_checkpoint_file(cfg.load_from)
-    if cfg.get('resume') and is_main_process():
-        print_log(f'resuming from {cfg.load_from}', logger='current')
+    if cfg.get('resume'):
+        if is_main_process():
+            print_log(f'resuming from {cfg.load_from}', logger='current')
+        if '://' not in cfg.load_from and (cfg.get('randomness') or {}).get('seed') is None:
+            # MMEngine reads the run's seed too late: samplers have been built with another by then.
+            seed = read_checkpoint(cfg.load_from).get('meta', {}).get('seed')
+            cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
 
 
 def _newest_checkpoint(work_dir: Path) -> str | None:

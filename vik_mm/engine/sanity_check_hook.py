@@ -10,6 +10,8 @@ from torch import nn
 
 from vik_mm.errors import BadInputError
 
+from .damaged_files import DamageReport, GuardedPipeline
+
 # Labels of pixels that count for nothing.
 _IGNORED_LABEL = 255
 
@@ -20,15 +22,27 @@ class SanityCheckHook(Hook):
 
     Before the first iteration: the classes of the data set against the heads' ``num_classes`` and against the
     categories of its annotation file, and whether every image that it names is there. In every iteration: whether label
-    maps hold classes that there are not. An image or annotation that a pipeline fails on is named. A checkpoint none of
-    whose names are the model's is refused, where MMEngine would load nothing and go on. ``tools/train.py`` and
-    ``tools/test.py`` add this hook.
+    maps hold classes that there are not. A checkpoint none of whose names are the model's is refused, where MMEngine
+    would load nothing and go on. ``tools/train.py`` and ``tools/test.py`` add this hook.
+
+    An image or annotation that a pipeline fails on is named. In training, another takes the place of one that cannot be
+    loaded, as long as there are few of them; the log ends with their number.
+
+    Args:
+        max_damaged (float): Share of a training set that may be left out, from 0 to 1. Defaults to 0.01.
 
     Raises:
         BadInputError: At the first thing found.
+        ValueError: If ``max_damaged`` is no share.
     """
 
     priority = 'VERY_HIGH'
+
+    def __init__(self, max_damaged: float = 0.01):
+        if not 0 <= max_damaged <= 1:
+            raise ValueError(f'max_damaged={max_damaged} must be a share from 0 to 1')
+        self.max_damaged = max_damaged
+        self._report = DamageReport()
 
     def before_train(self, runner):
         """Check the training set; the loader exists by now."""
@@ -57,6 +71,14 @@ class SanityCheckHook(Hook):
         """Check the labels of a batch, still on the CPU: a GPU would say 'device-side assert'."""
         _check_labels(data_batch, self._num_classes)
 
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        """Log the files that had to be left out."""
+        self._report.update()
+
+    def after_train(self, runner):
+        """Log how many there were."""
+        self._report.summarise()
+
     before_val_iter = before_train_iter
     before_test_iter = before_train_iter
 
@@ -70,33 +92,10 @@ class SanityCheckHook(Hook):
             _check_classes(dataset, self._num_classes)
             if is_main_process():
                 _check_images(dataset)
-            if not isinstance(dataset.pipeline, _NamingPipeline):
-                dataset.pipeline = _NamingPipeline(dataset.pipeline)
+            if not isinstance(dataset.pipeline, GuardedPipeline):
+                dataset.pipeline = GuardedPipeline(dataset.pipeline, dataset, self.max_damaged)
+                self._report.watch(dataset)
         self._checked = loader
-
-
-class _NamingPipeline:
-    """A pipeline whose errors begin with the file that it failed on."""
-
-    def __init__(self, pipeline):
-        self.pipeline = pipeline
-
-    def __getattr__(self, name):
-        if name.startswith('__') or name == 'pipeline':
-            raise AttributeError(name)
-        return getattr(self.pipeline, name)
-
-    def __call__(self, data):
-        # Read now: transforms change the dict.
-        files = [data[key] for key in ('img_path', 'seg_map_path') if isinstance(data.get(key), str)]
-        try:
-            return self.pipeline(data)
-        except Exception as error:
-            name = ' or '.join(files) or f'sample {data.get("sample_idx")}'
-            reason = ' '.join(str(error).split()) or type(error).__name__
-            raise BadInputError(
-                f'{name} cannot be used ({reason}): mend the file, or take it out of the data set'
-            ) from error
 
 
 def _leaves(dataset) -> Iterator:
