@@ -1,6 +1,6 @@
 """Functions on tensors; torch is all they know."""
 
-from .backends import is_traced
+from .backends import is_traced, reference_operators
 from .fourier_kan import fourier_kan, fourier_kan_backend
 from .matmul import linear
 from .patches import merge_patches, pad_to_multiple, split_patches
@@ -22,5 +22,6 @@ __all__ = [
     'rbf_kan',
     'rbf_kan_backend',
     'split_patches',
+    'reference_operators',
     'spread_to_size',
 ]

@@ -2,8 +2,8 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ NAMES = ('chunked', 'reference', 'triton')
 HAS_TRITON = importlib.util.find_spec('triton') is not None  # it comes with PyTorch's CUDA builds for Linux
 # Triton reads it when kernels are defined, which is when this package is imported.
 INTERPRETS_TRITON = os.environ.get('TRITON_INTERPRET') == '1'
+_is_exporting = False
 
 
 class Backend(NamedTuple):
@@ -39,6 +40,8 @@ def choose(x: Tensor, backend: str | None, obstacle: str | None) -> Backend:
     """
     if backend is not None and backend not in NAMES:
         raise ValueError(f'backend={backend!r} is unknown; choose one of {list(NAMES)}, or None for the default')
+    if _is_exporting:
+        return Backend('reference', "the model is being exported: other runtimes know PyTorch's operators alone")
     if backend is None:
         if not x.is_cuda:
             return Backend('chunked', 'the default on a CPU')
@@ -48,6 +51,17 @@ def choose(x: Tensor, backend: str | None, obstacle: str | None) -> Backend:
     if backend == 'triton' and obstacle:
         raise RuntimeError(f"backend='triton' cannot run here: {obstacle}; backend=None takes one that can")
     return Backend(backend, 'asked for by name')
+
+
+@contextmanager
+def reference_operators() -> Iterator[None]:
+    """Run all operators as 'reference', whatever they ask for: a trace of it holds PyTorch's operators alone."""
+    global _is_exporting
+    before, _is_exporting = _is_exporting, True
+    try:
+        yield
+    finally:
+        _is_exporting = before
 
 
 def why_no_triton(x: Tensor) -> str | None:
