@@ -10,6 +10,7 @@ from rich.progress import track
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
 from vik_mm.engine import check_checkpoint_file, load_checkpoints_as_data, load_config
 from vik_mm.errors import BadInputError
+from vik_mm.export import exported_format
 from vik_mm.inference import Predictor
 
 ENDINGS = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm'}
@@ -20,7 +21,7 @@ def parse_args(argv=None):
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
     parser.add_argument('images', nargs='+', metavar='image_or_folder', help='folders are searched whole')
     parser.add_argument('--out', required=True, metavar='DIR', help='where pictures and results.json go')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
@@ -55,7 +56,8 @@ def main():
     args = parse_args()
     try:
         images = find_images(args.images)
-        check_checkpoint_file(args.checkpoint)
+        if exported_format(args.checkpoint) is None:
+            check_checkpoint_file(args.checkpoint)
         load_checkpoints_as_data()
         cfg = load_config(args.config, args.cfg_options, backbone=args.backbone)
         predictor = Predictor(cfg, args.checkpoint, device=args.device)

@@ -22,6 +22,7 @@ from vik_mm.engine import (
     read_checkpoint,
 )
 from vik_mm.errors import BadInputError
+from vik_mm.export import exported_format, run_exported
 
 # How each package's visualization hook is told to draw into a folder.
 DRAW = {
@@ -34,7 +35,7 @@ DRAW = {
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
     parser.add_argument('--show-dir', help='draw the predictions into pictures in this folder')
@@ -60,8 +61,8 @@ def prepare(args):
         cfg.default_hooks.visualization.update(DRAW[scope](args.show_dir))
         if scope == 'mmseg':
             cfg.visualizer.save_dir = args.show_dir
-    if 'ema_state_dict' not in read_checkpoint(args.checkpoint):
-        # A published file: there is one set of weights, and MMPretrain's hook would look for two.
+    if exported_format(args.checkpoint) or 'ema_state_dict' not in read_checkpoint(args.checkpoint):
+        # A file to hand out: there is one set of weights, and MMPretrain's hook would look for two.
         cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'EMAHook']
     # The weights are loaded strictly below.
     cfg.load_from, cfg.resume = None, False
@@ -82,8 +83,11 @@ def main():
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     try:
         # Strict: with a weight missing, the figures that come out would be those of no model.
-        runner.load_checkpoint(args.checkpoint, strict=True)
-    except (RuntimeError, ValueError) as error:
+        if exported_format(args.checkpoint):
+            run_exported(runner.model, args.checkpoint)
+        else:
+            runner.load_checkpoint(args.checkpoint, strict=True)
+    except (FileNotFoundError, RuntimeError, ValueError) as error:
         sys.exit(f'error: {args.checkpoint} does not fit {args.config}: {error}')
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

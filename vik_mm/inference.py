@@ -14,6 +14,7 @@ from mmengine.registry import DATASETS, MODELS, VISUALIZERS, init_default_scope
 from vik_mm.compat.sync_bn import without_sync_bn
 from vik_mm.engine import load_weights, read_checkpoint, unwrap_state_dict
 from vik_mm.errors import BadInputError
+from vik_mm.export import exported_format, run_exported
 
 _TASKS = {'mmpretrain': 'classification', 'mmdet': 'detection', 'mmseg': 'segmentation'}
 _NO_IMAGE_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
@@ -24,7 +25,8 @@ class Predictor:
 
     Args:
         cfg (Config): Config of MMPretrain, MMDetection or MMSegmentation, told by its ``default_scope``.
-        checkpoint (str | PathLike): Weights; all must fit. Read as data, never as code.
+        checkpoint (str | PathLike): Weights; all must fit. Read as data, never as code. Or a file of
+            :func:`vik_mm.export.export`, which runs on the CPU.
         device (str, optional): None takes a GPU where there is one. Defaults to None.
 
     Raises:
@@ -38,9 +40,10 @@ class Predictor:
             raise ValueError(f'default_scope={scope!r} of the config must be one of {sorted(_TASKS)}')
         self.task = _TASKS[scope]
         init_default_scope(scope)
-        self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        content = read_checkpoint(checkpoint)
-        self.dataset_meta = self._meta(cfg, content)
+        is_exported = exported_format(checkpoint) is not None
+        has_gpu = torch.cuda.is_available() and not is_exported
+        self.device = torch.device(device or ('cuda' if has_gpu else 'cpu'))
+        content = {} if is_exported else read_checkpoint(checkpoint)
 
         model = without_sync_bn(cfg.model)
         if 'data_preprocessor' in cfg:
@@ -49,10 +52,15 @@ class Predictor:
         if isinstance(model.get('backbone'), dict):
             model.backbone.init_cfg = None
         self.model = MODELS.build(model)
-        try:
-            load_weights(self.model, unwrap_state_dict(content, prefer_ema=False)[0])
-        except BadInputError as error:
-            raise BadInputError(f'{checkpoint} does not fit the config: {error}') from error
+        if is_exported:
+            classes = run_exported(self.model, checkpoint)['classes']
+            content = dict(meta=dict(dataset_meta=dict(classes=classes))) if classes else {}
+        else:
+            try:
+                load_weights(self.model, unwrap_state_dict(content, prefer_ema=False)[0])
+            except BadInputError as error:
+                raise BadInputError(f'{checkpoint} does not fit the config: {error}') from error
+        self.dataset_meta = self._meta(cfg, content)
         self.model.to(self.device).eval()
 
         steps = [step for step in _leaf(cfg.test_dataloader.dataset).pipeline if step['type'] not in _NO_IMAGE_STEPS]

@@ -1,0 +1,176 @@
+"""Exported files give the model's answers at sizes that they were not made at, in runtimes that know nothing of it."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from vik_mm.errors import BadInputError
+from vik_mm.export import ENDINGS, export, load_exported
+
+SIZES = [(1, 3, 64, 64), (2, 3, 65, 130), (3, 3, 224, 160)]
+SMALL = dict(depths=(1, 1, 1, 1), embed_dims=(8, 12, 16, 20))
+# Config, small architecture, and what else follows from it.
+MODELS_OF = {
+    'classification': (
+        'vik/vik-demo_shapes.py',
+        dict(depths=(1, 1, 1), embed_dims=(8, 12, 16)),
+        dict(head=dict(in_channels=16)),
+    ),
+    'segmentation': ('segmentation/fpn_vik-demo_shapes.py', SMALL, dict(neck=dict(in_channels=[8, 12, 16, 20]))),
+    'detection': (
+        'detection/retinanet_vik-t_fpn-small_12e_carparts.py',
+        SMALL,
+        dict(neck=dict(in_channels=[12, 16, 20])),
+    ),
+    'two_stage': ('detection/mask-rcnn_vik-demo_fpn_shapes.py', SMALL, dict(neck=dict(in_channels=[8, 12, 16, 20]))),
+}
+CLASSES = [f'class {k}' for k in range(8)]
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    yield
+    init_default_scope('mmpretrain')
+
+
+def build(root, task):
+    """Build a small model of a task."""
+    file, arch, rest = MODELS_OF[task]
+    cfg = Config.fromfile(root / 'configs' / file)
+    cfg.model.backbone.arch = arch
+    cfg.model.backbone.init_cfg = None
+    cfg.merge_from_dict(dict(model=rest))
+    init_default_scope(cfg.default_scope)
+    if 'data_preprocessor' in cfg:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    torch.manual_seed(0)
+    return MODELS.build(cfg.model).eval()
+
+
+@pytest.fixture(scope='module')
+def exported(root, tmp_path_factory):
+    """Export a model once: it takes a while. Returns the file, what it says of itself, and the model."""
+    cache = {}
+
+    def make(task, format):
+        if (task, format) not in cache:
+            model, path = build(root, task), tmp_path_factory.mktemp('exported') / f'model{ENDINGS[format]}'
+            cache[task, format] = path, export(model, path, format, classes=CLASSES), model
+        return cache[task, format]
+
+    return make
+
+
+def outputs(model, task, image):
+    """What the model computes by itself."""
+    with torch.no_grad():
+        if task == 'classification':
+            return [model(image, mode='tensor')]
+        if task == 'segmentation':
+            meta = dict(img_shape=image.shape[2:])
+            return [model.encode_decode(image, [meta] * len(image))]
+        return [level for levels in model.bbox_head(model.extract_feat(image)) for level in levels]
+
+
+CASES = [
+    ('classification', 'onnx'),
+    ('classification', 'torch-export'),
+    ('classification', 'torchscript'),
+    ('segmentation', 'onnx'),
+    ('segmentation', 'torchscript'),
+    ('detection', 'torchscript'),
+]
+
+
+@pytest.mark.parametrize('task,format', CASES, ids=map('-'.join, CASES))
+def test_any_batch_and_size(exported, task, format):
+    path, meta, model = exported(task, format)
+    run, held = load_exported(path)
+    assert held == {key: value for key, value in meta.items() if key != 'max_difference'}
+    assert len(held['mean']) == len(held['std']) == 3 and held['classes'][7] == 'class 7'
+    for size in SIZES:
+        image = torch.randn(size, generator=torch.Generator().manual_seed(1))
+        expected = outputs(model, task, image)
+        got = run(image)
+        assert len(got) == len(expected)
+        for ours, theirs in zip(got, expected):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    with pytest.raises(BadInputError, match='sides from 64 to 4096'):
+        run(torch.zeros(1, 3, 32, 64))
+
+
+def test_of_a_two_stage_detector_the_backbone(root, tmp_path):
+    model = build(root, 'two_stage')
+    with pytest.raises(ValueError, match='MaskRCNN has two stages .* --part backbone'):
+        export(model, tmp_path / 'model.ts', 'torchscript')
+    export(model, tmp_path / 'model.ts', 'torchscript', part='backbone')
+    run, _ = load_exported(tmp_path / 'model.ts')
+    image = torch.randn(1, 3, 90, 70)
+    with torch.no_grad():
+        for ours, theirs in zip(run(image), model.backbone(image), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_int8_and_float16_answer_nearly_alike_and_are_smaller(build, tmp_path):
+    model = build('classification')
+    image = torch.randn(4, 3, 96, 96)
+    expected = outputs(model, 'classification', image)[0]
+    files = {}
+    for dtype in ('float32', 'int8'):
+        files[dtype] = tmp_path / f'{dtype}.onnx'
+        export(model, files[dtype], 'onnx', dtype=dtype)
+    half = tmp_path / 'half.ts'
+    export(model, half, 'torchscript', dtype='float16')
+    for path in (files['int8'], half):
+        torch.testing.assert_close(
+            load_exported(path)[0](image)[0], expected, rtol=0.1, atol=0.1 * expected.std().item()
+        )
+    assert files['int8'].stat().st_size < files['float32'].stat().st_size
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_bad_arguments_and_files(root, tmp_path):
+    model = build(root, 'classification')
+    with pytest.raises(ValueError, match='must end in .onnx'):
+        export(model, tmp_path / 'model.pt', 'onnx')
+    with pytest.raises(ValueError, match='format=.tflite. is unknown'):
+        export(model, tmp_path / 'model.tflite', 'tflite')
+    with pytest.raises(ValueError, match='needs format=.onnx.'):
+        export(model, tmp_path / 'model.ts', 'torchscript', dtype='int8')
+    with pytest.raises(ValueError, match='no backbone|is no classifier'):
+        export(torch.nn.Linear(1, 1), tmp_path / 'model.ts', 'torchscript')
+    with pytest.raises(FileNotFoundError):
+        load_exported(tmp_path / 'none.onnx')
+    for ending in ENDINGS.values():
+        (tmp_path / f'bad{ending}').write_bytes(b'PK\x03\x04 nothing')
+        with pytest.raises(BadInputError, match='cannot be loaded'):
+            load_exported(tmp_path / f'bad{ending}')
+
+
+def test_tools_export_run_and_test_a_file(call_tool, shapes_config, tmp_path):
+    call_tool('train.py', shapes_config, '--work-dir', tmp_path / 'run')
+    checkpoint, file = tmp_path / 'run' / 'epoch_1.pth', tmp_path / 'vik.ts'
+    code, text = call_tool('export.py', shapes_config, checkpoint, '--format', 'torchscript', '--out', file)
+    assert code is None and 'model for classification, float32, differs by at most' in text
+    image = tmp_path / 'image.png'
+    cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    answers = []
+    for weights in (checkpoint, file):
+        code, text = call_tool('infer.py', shapes_config, weights, image, '--out', tmp_path / 'out', '--no-pictures')
+        assert code == 0, text
+        answers.append(json.loads((tmp_path / 'out' / 'results.json').read_text()))
+    assert json.dumps(answers[0]).replace(str(checkpoint), '') and answers[0][0].keys() == answers[1][0].keys()
+    for key, value in answers[0][0].items():
+        if isinstance(value, float):
+            assert answers[1][0][key] == pytest.approx(value, abs=1e-4)
+    scores = []
+    for weights in (checkpoint, file):
+        code, text = call_tool('test.py', shapes_config, weights, '--work-dir', tmp_path / 'test')
+        assert code is None, code
+        scores.append(text.rsplit('accuracy/top1: ', 1)[1].split()[0])
+    assert scores[0] == scores[1]

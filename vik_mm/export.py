@@ -1,0 +1,371 @@
+"""Models as files that run without this project: ONNX, PyTorch's exported programs, TorchScript, compiled libraries."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vik_mm.compat.tracing import trace_sizes
+from vik_mm.errors import BadInputError
+from vik_mm.ops import reference_operators
+from vik_mm.version import __version__
+
+ENDINGS = {'onnx': '.onnx', 'torch-export': '.export.pt2', 'torchscript': '.ts', 'aoti': '.aoti.pt2'}
+DTYPES = ('float32', 'float16', 'bfloat16', 'int8')
+PARTS = ('model', 'backbone')
+# Sides in pixels that exported files take.
+MIN_SIZE, MAX_SIZE = 64, 4096
+# Traced at a size where every stage has more than one patch: an axis of length one is taken for one that always is.
+_TRACED = (2, 3, 480, 352)
+_META = 'vik_mm.json'
+
+
+class ExportedPart(nn.Module):
+    """The part of a model that goes into a file.
+
+    Args:
+        model (nn.Module): A classifier of MMPretrain, a detector of MMDetection or a segmentor of MMSegmentation.
+        part (str): 'model' or 'backbone'. The model of a classifier gives ``logits`` ``[B, classes]``, of a segmentor
+            ``logits`` ``[B, classes, H, W]``, and of a one-stage detector what its head predicts on each level, which
+            boxes are made of; two-stage detectors decide box by box, of them the backbone alone can be exported.
+
+    Shape:
+        - Input: ``[B, 3, H, W]``, normalised with the model's mean and standard deviation.
+        - Output: a tuple of tensors.
+
+    Raises:
+        ValueError: If there is no such part, or it cannot be exported.
+    """
+
+    def __init__(self, model: nn.Module, part: str = 'model'):
+        super().__init__()
+        if part not in PARTS:
+            raise ValueError(f'part={part!r} is unknown; choose one of {PARTS}')
+        trace_sizes(model)
+        self.model, self.part = model, part
+        if part == 'model':
+            self.task = task_of(model)
+            if self.task == 'detection' and not hasattr(model, 'bbox_head'):
+                raise ValueError(
+                    f'{type(model).__name__} has two stages and goes on box by box, which no graph holds; '
+                    'export --part backbone'
+                )
+        elif not hasattr(model, 'backbone'):
+            raise ValueError(f'{type(model).__name__} has no backbone')
+        self.lengths: list[int] = []
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Compute the part's outputs, a flat tuple."""
+        if self.part == 'backbone':
+            outs = [self.model.backbone(image)]
+        elif self.task == 'classification':
+            outs = [[self.model(image, mode='tensor')]]
+        elif self.task == 'segmentation':
+            logits = self.model.decode_head(self.model.extract_feat(image))
+            align = self.model.decode_head.align_corners
+            outs = [[F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=align)]]
+        else:
+            outs = self.model.bbox_head(self.model.extract_feat(image))
+        self.lengths = [len(levels) for levels in outs]
+        return tuple(level for levels in outs for level in levels)
+
+
+def task_of(model: nn.Module) -> str:
+    """Tell what a model does.
+
+    Returns:
+        str: 'classification', 'segmentation' or 'detection'.
+
+    Raises:
+        ValueError: If it is of none of the three packages.
+    """
+    for task, part in (('segmentation', 'decode_head'), ('classification', 'head')):
+        if hasattr(model, part):
+            return task
+    if hasattr(model, 'bbox_head') or hasattr(model, 'roi_head'):
+        return 'detection'
+    raise ValueError(f'{type(model).__name__} is no classifier, detector or segmentor with a head')
+
+
+class _Cast(nn.Module):
+    """Takes and gives float32 around a part that computes in another dtype."""
+
+    def __init__(self, part: ExportedPart, dtype: torch.dtype):
+        super().__init__()
+        self.part, self.dtype = part.to(dtype), dtype
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(out.float() for out in self.part(image.to(self.dtype)))
+
+
+def export(
+    model: nn.Module,
+    path: str | os.PathLike,
+    format: str,
+    part: str = 'model',
+    dtype: str = 'float32',
+    classes: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Write a model for batches and images of any size.
+
+    Args:
+        model (nn.Module): Built and with its weights; in float32, on the CPU. It is in evaluation mode afterwards.
+        path (str | PathLike): The file, ending as :data:`ENDINGS` says.
+        format (str): 'onnx', 'torch-export', 'torchscript' or 'aoti' (a library compiled for this kind of machine).
+        part (str): 'model' or 'backbone'; see :class:`ExportedPart`. Defaults to 'model'.
+        dtype (str): 'float32', 'float16', 'bfloat16', or 'int8': ONNX Runtime's dynamic quantisation of weights.
+            Defaults to 'float32'.
+        classes (Sequence[str], optional): Names of the classes. Defaults to None.
+
+    Returns:
+        dict[str, Any]: What the file holds about itself, and ``max_difference``: the largest difference to the model
+        over images of three sizes, none of them the traced one.
+
+    Raises:
+        ValueError: If an argument is unknown, or these do not go together.
+        BadInputError: If the file, in float32, does not give the model's answers.
+    """
+    path = Path(path)
+    _check(path, format, dtype)
+    model.eval()
+    whole = ExportedPart(model, part).eval()
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    statistics = {key: getattr(preprocessor, key, None) for key in ('mean', 'std')}
+    meta = dict(
+        vik_mm_version=__version__,
+        format=format,
+        part=part,
+        dtype=dtype,
+        task=task_of(model),
+        classes=None if classes is None else list(classes),
+        order='RGB',
+        min_size=MIN_SIZE,
+        max_size=MAX_SIZE,
+        **{key: None if value is None else value.flatten().tolist() for key, value in statistics.items()},
+    )
+    sizes = ((1, 3, 64, 96), (3, 3, 193, 161), (2, 3, 320, 224))
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(size, generator=generator) for size in sizes]
+    with torch.no_grad(), reference_operators():
+        expected = [whole(image) for image in images]
+        meta['lengths'] = whole.lengths
+        module = whole if dtype in ('float32', 'int8') else _Cast(whole, getattr(torch, dtype))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _WRITERS[format](module, torch.randn(_TRACED, generator=generator), path, meta)
+        if dtype not in ('float32', 'int8'):
+            whole.float()
+    if dtype == 'int8':
+        _quantise(path)
+    run, _ = load_exported(path)
+    differences = [(a - b).abs().max() for image, outs in zip(images, expected) for a, b in zip(run(image), outs)]
+    meta['max_difference'] = float(max(differences))
+    scale = max(float(out.abs().max()) for outs in expected for out in outs)
+    if dtype == 'float32' and not meta['max_difference'] <= 1e-4 * max(1.0, scale):
+        raise BadInputError(
+            f'{path} answers differently from the model, by {meta["max_difference"]:.2g}: do not use it'
+        )
+    return meta
+
+
+def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tensor]], dict[str, Any]]:
+    """Load an exported file. It is a program: run those alone whose origin you trust.
+
+    Args:
+        path (str | PathLike): A file of :func:`export`.
+
+    Returns:
+        tuple[Callable[[Tensor], list[Tensor]], dict[str, Any]]: A function of a batch ``[B, 3, H, W]``, and what the
+        file holds about itself.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        BadInputError: If it is damaged or no file of :func:`export`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'exported file {path} does not exist')
+    format = exported_format(path)
+    if format is None:
+        raise BadInputError(f'{path} must end in one of {sorted(ENDINGS.values())}')
+    try:
+        run, text = _READERS[format](path)
+        meta = json.loads(text)
+    except ImportError as error:
+        raise BadInputError(f'{path} needs a package: {error}; pip install vik_mm[export]') from error
+    except Exception as error:  # each runtime has errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInputError(f'{path} cannot be loaded as {format}; export it again ({reason})') from error
+
+    def checked(image: Tensor) -> list[Tensor]:
+        if min(image.shape[2:]) < meta['min_size'] or max(image.shape[2:]) > meta['max_size']:
+            raise BadInputError(
+                f'{path} takes images with sides from {meta["min_size"]} to {meta["max_size"]} pixels, got '
+                f'{tuple(image.shape[2:])}'
+            )
+        return run(image)
+
+    return checked, meta
+
+
+def exported_format(path: str | os.PathLike) -> str | None:
+    """Tell the format of a file by its ending; None where it is no exported one."""
+    return next((name for name, ending in ENDINGS.items() if str(path).endswith(ending)), None)
+
+
+def run_exported(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
+    """Have a model compute with an exported file; boxes and label maps are made of its outputs as ever.
+
+    Args:
+        model (nn.Module): Of the config that was exported; changed in place. Its weights are not used.
+        path (str | PathLike): An exported 'model'.
+
+    Returns:
+        dict[str, Any]: What the file holds about itself.
+
+    Raises:
+        ValueError: If the file holds a backbone alone, or a model of another task or number of classes.
+    """
+    run, meta = load_exported(path)
+    task = task_of(model)
+    if meta['part'] != 'model' or meta['task'] != task:
+        raise ValueError(f'{path} holds a {meta["part"]} for {meta["task"]}; this needs a model for {task}')
+    if task == 'classification':
+        model.extract_feat = lambda inputs, *_, **__: run(inputs)[0]
+        model.head.forward = lambda logits: logits
+    elif task == 'segmentation':
+        model.encode_decode = lambda inputs, batch_img_metas: run(inputs)[0]
+    else:
+
+        def levels(outs):
+            outs = iter(outs)
+            return tuple([next(outs) for _ in range(length)] for length in meta['lengths'])
+
+        model.extract_feat = run
+        model.bbox_head.forward = levels
+    return meta
+
+
+def _check(path: Path, format: str, dtype: str) -> None:
+    if format not in ENDINGS:
+        raise ValueError(f'format={format!r} is unknown; choose one of {sorted(ENDINGS)}')
+    if not path.name.endswith(ENDINGS[format]):
+        raise ValueError(f'a file of format {format} must end in {ENDINGS[format]}, got {path.name}')
+    if dtype not in DTYPES:
+        raise ValueError(f'dtype={dtype!r} is unknown; choose one of {DTYPES}')
+    if dtype == 'int8' and format != 'onnx':
+        raise ValueError("dtype='int8' is ONNX Runtime's quantisation; it needs format='onnx'")
+    if dtype == 'bfloat16' and format == 'onnx':
+        raise ValueError("ONNX Runtime has no bfloat16 on CPUs; choose dtype='float16'")
+
+
+def _program(module: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
+    dim = torch.export.Dim
+    sides = {0: dim.DYNAMIC, 2: dim.DYNAMIC(max=MAX_SIZE), 3: dim.DYNAMIC(max=MAX_SIZE)}
+    return torch.export.export(module, (image,), dynamic_shapes=dict(image=sides), strict=False)
+
+
+def _names(meta: dict) -> list[str]:
+    if meta['part'] == 'backbone':
+        return [f'map_{k}' for k in range(meta['lengths'][0])]
+    if meta['task'] != 'detection':
+        return ['logits']
+    return [f'output_{k}_level_{i}' for k, length in enumerate(meta['lengths']) for i in range(length)]
+
+
+def _write_onnx(module, image, path, meta):
+    program = torch.onnx.export(
+        _program(module, image),
+        dynamo=True,
+        input_names=['image'],
+        output_names=_names(meta),
+        verbose=False,
+    )
+    program.model.metadata_props[_META] = json.dumps(meta)
+    program.save(str(path))
+
+
+def _read_onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+
+    def run(image):
+        return [torch.from_numpy(out) for out in session.run(None, {'image': image.cpu().numpy()})]
+
+    return run, session.get_modelmeta().custom_metadata_map[_META]
+
+
+def _quantise(path: Path) -> None:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load(path)
+    del model.graph.value_info[:]  # the sizes of the traced images, which the quantiser would insist on
+    draft = path.with_suffix('.float32.onnx')
+    onnx.save(model, draft)
+    try:
+        # Convolutions over pixels would lose the most and gain nothing on CPUs.
+        quantize_dynamic(draft, path, op_types_to_quantize=['MatMul', 'Gemm'], weight_type=QuantType.QInt8)
+    finally:
+        draft.unlink()
+
+
+def _write_torch_export(module, image, path, meta):
+    torch.export.save(_program(module, image), str(path), extra_files={_META: json.dumps(meta)})
+
+
+def _read_torch_export(path):
+    extra = {_META: ''}
+    program = torch.export.load(str(path), extra_files=extra).module(check_guards=False)
+    return _without_gradient(program), extra[_META]
+
+
+def _write_torchscript(module, image, path, meta):
+    torch.jit.save(torch.jit.trace(module, image, check_trace=False), str(path), _extra_files={_META: json.dumps(meta)})
+
+
+def _read_torchscript(path):
+    extra = {_META: ''}
+    script = torch.jit.load(str(path), map_location='cpu', _extra_files=extra)
+    return _without_gradient(script), extra[_META]
+
+
+def _write_aoti(module, image, path, meta):
+    from torch._inductor import aoti_compile_and_package
+
+    options = {'aot_inductor.metadata': {_META: json.dumps(meta)}}
+    aoti_compile_and_package(_program(module, image), package_path=str(path), inductor_configs=options)
+
+
+def _read_aoti(path):
+    from torch._inductor import aoti_load_package
+
+    library = aoti_load_package(str(path))
+    return _without_gradient(library), library.get_metadata()[_META]
+
+
+def _without_gradient(program):
+    def run(image):
+        with torch.no_grad():
+            return list(program(image))
+
+    return run
+
+
+_WRITERS = {
+    'onnx': _write_onnx,
+    'torch-export': _write_torch_export,
+    'torchscript': _write_torchscript,
+    'aoti': _write_aoti,
+}
+_READERS = {
+    'onnx': _read_onnx,
+    'torch-export': _read_torch_export,
+    'torchscript': _read_torchscript,
+    'aoti': _read_aoti,
+}
