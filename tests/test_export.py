@@ -116,21 +116,17 @@ def test_of_a_two_stage_detector_the_backbone(root, tmp_path):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_int8_and_float16_answer_nearly_alike_and_are_smaller(build, tmp_path):
-    model = build('classification')
+def test_int8_and_float16_answer_nearly_alike_and_are_smaller(exported, tmp_path):
+    whole, _, model = exported('classification', 'onnx')
+    script, _, _ = exported('classification', 'torchscript')
     image = torch.randn(4, 3, 96, 96)
     expected = outputs(model, 'classification', image)[0]
-    files = {}
-    for dtype in ('float32', 'int8'):
-        files[dtype] = tmp_path / f'{dtype}.onnx'
-        export(model, files[dtype], 'onnx', dtype=dtype)
-    half = tmp_path / 'half.ts'
-    export(model, half, 'torchscript', dtype='float16')
-    for path in (files['int8'], half):
-        torch.testing.assert_close(
-            load_exported(path)[0](image)[0], expected, rtol=0.1, atol=0.1 * expected.std().item()
-        )
-    assert files['int8'].stat().st_size < files['float32'].stat().st_size
+    export(model, small := tmp_path / 'int8.onnx', 'onnx', dtype='int8')
+    export(model, half := tmp_path / 'half.ts', 'torchscript', dtype='float16')
+    for path, larger in ((small, whole), (half, script)):
+        answer = load_exported(path)[0](image)[0]
+        torch.testing.assert_close(answer, expected, rtol=0.1, atol=0.1 * expected.std().item())
+        assert path.stat().st_size < larger.stat().st_size
     assert next(model.parameters()).dtype == torch.float32
 
 

@@ -3,6 +3,7 @@
 Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the map at hand.
 """
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -237,9 +238,10 @@ class ViK(BaseBackbone):
         for name, rate in (('drop_rate', drop_rate), ('drop_path_rate', drop_path_rate)):
             if not 0 <= rate < 1:
                 raise ValueError(f'{name}={rate} must be in [0, 1)')
-        if mlp_ratio <= 0:
-            raise ValueError(f'mlp_ratio={mlp_ratio} must be positive')
-        if layer_scale_init_value < 0:
+        # Written so that NaN is refused too.
+        if not 1 <= mlp_ratio * min(self.embed_dims) < math.inf:
+            raise ValueError(f'mlp_ratio={mlp_ratio} must be positive, and give each stage a hidden channel')
+        if not 0 <= layer_scale_init_value < math.inf:
             raise ValueError(f'layer_scale_init_value={layer_scale_init_value} must be 0 (no layer scale) or positive')
 
         self.stem = Stem(in_channels, self.embed_dims[0], **stem)
