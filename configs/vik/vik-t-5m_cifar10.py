@@ -1,6 +1,6 @@
 # ViK-Tiny widened to the parameters of ViT-Tiny, on CIFAR-10 at 32 pixels, to compare with configs/karat.
-#   python tools/train.py configs/vik/vik-t-5m_cifar10.py
-# Not trained to the end here yet, no result is known.
+#   python tools/train.py configs/vik/vik-t-5m_cifar10.py --amp --cfg-options optim_wrapper.dtype=bfloat16
+# 1 CPU thread: 22 min for 5 epochs of 25,000 images, measured 55.83 % top-1 (configs/vik/metafile.yml).
 _base_ = 'vik-t_cifar10.py'
 
 model = dict(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.registry import OPTIM_WRAPPERS
 
 from vik_mm.engine import (
     CompileHook,
@@ -197,6 +198,20 @@ class TestLaunch:
         assert cfg.optim_wrapper.to_dict() == dict(type='OptimWrapper', clip_grad=1)
         assert cfg.train_dataloader.to_dict() == dict(pin_memory=False, num_workers=0, persistent_workers=False)
         assert 'fp16' not in cfg.test_cfg
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without a GPU')
+    def test_without_a_gpu_bfloat16_stays_mixed_precision(self):
+        cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale='dynamic')))
+        fit_to_machine(cfg)
+        layer = torch.nn.Linear(3, 2)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        wrapper = OPTIM_WRAPPERS.build(dict(cfg.optim_wrapper, optimizer=optimizer))
+        with wrapper.optim_context(layer):
+            out = layer(torch.ones(1, 3))
+        assert out.dtype == torch.bfloat16
+        wrapper.update_params(out.float().sum())
+        assert layer.weight.grad is None or layer.weight.grad.dtype == torch.float32
+        assert not torch.is_autocast_enabled('cpu')
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without a GPU')
     def test_a_launcher_without_its_environment_is_told_how_to_start(self, monkeypatch):

@@ -114,9 +114,22 @@ def dense_table(folder: str) -> str:
     return markdown(['config', 'backbone', 'parameters, M', 'length', *metrics, 'time'], rows)
 
 
+def karat_models(source: str) -> list[dict]:
+    """Models of the metafile whose results are from a source."""
+    models = yaml.safe_load((ROOT / 'configs/karat/metafile.yml').read_text())['Models']
+    return [model for model in models if model['Metadata']['Source'] == source]
+
+
+def karat_measured(meta) -> str:
+    """What was trained here, and the ViK that goes with it."""
+    vik = [model for model in meta['Models'] if model['Name'] == 'vik-tiny-5m_cifar10']
+    table = measured_table(dict(Models=karat_models('measured') + vik))
+    return table.replace('](configs/', '](../configs/')
+
+
 def karat_table() -> str:
     """What the KArAt paper prints, a row for each model, and what its configs build."""
-    models = yaml.safe_load((ROOT / 'configs/karat/metafile.yml').read_text())['Models']
+    models = karat_models('paper')
     rows, data = {}, list(dict.fromkeys(model['Metadata']['Training Data'] for model in models))
     for model in models:
         (result,) = model['Results']
@@ -147,6 +160,7 @@ TABLES = dict(
     detection=lambda _: dense_table('detection'),
     segmentation=lambda _: dense_table('segmentation'),
     karat=lambda _: karat_table(),
+    karat_measured=karat_measured,
     sweep=lambda _: csv_table('swap_sweep'),
     resolution=lambda _: csv_table('resolution'),
 )
