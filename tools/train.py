@@ -62,6 +62,8 @@ def prepare(args):
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}')
         cfg.auto_scale_lr.enable = True
+        # MMEngine counts the images of an iteration; a step may be made of several.
+        cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
     check_datasets(cfg, splits=('train', 'val'))
     make_work_dir(cfg)
     init_distributed(cfg, args.launcher, args.local_rank)
