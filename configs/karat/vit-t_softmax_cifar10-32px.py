@@ -1,6 +1,6 @@
 # ViT-Tiny with softmax attention on CIFAR-10 at 32 pixels, patches of 4.
-#   python tools/train.py configs/karat/vit-t_softmax_cifar10-32px.py
-# 1 CPU thread: about an hour for 5 epochs of 25,000 images. Not trained to the end here yet, no result is known.
+#   python tools/train.py configs/karat/vit-t_softmax_cifar10-32px.py --amp --cfg-options optim_wrapper.dtype=bfloat16
+# 1 CPU thread: 53 min for 5 epochs of 25,000 images, measured 55.34 % top-1 (configs/karat/metafile.yml).
 _base_ = [
     '../_base_/models/vit_karat.py',
     '../_base_/datasets/cifar10_bs128.py',
