@@ -309,7 +309,7 @@ def _quantise(path: Path) -> None:
     draft = path.with_suffix('.float32.onnx')
     onnx.save(model, draft)
     try:
-        # Convolutions over pixels would lose the most and gain nothing on CPUs.
+        # Matrix products alone: convolutions stay in float32.
         quantize_dynamic(draft, path, op_types_to_quantize=['MatMul', 'Gemm'], weight_type=QuantType.QInt8)
     finally:
         draft.unlink()
