@@ -9,12 +9,12 @@ import argparse
 import sys
 
 from mmengine.config import DictAction
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import init_default_scope
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.compat.sync_bn import without_sync_bn
 from vik_mm.engine import load_checkpoints_as_data, load_config, load_weights, read_checkpoint, unwrap_state_dict
 from vik_mm.export import DTYPES, ENDINGS, PARTS, export
+from vik_mm.inference import build_model
 
 
 def parse_args(argv=None):
@@ -39,12 +39,7 @@ def main():
         cfg = load_config(args.config, args.cfg_options, backbone=args.backbone)
         checkpoint = read_checkpoint(args.checkpoint)
         init_default_scope(cfg.get('default_scope'))
-        model = without_sync_bn(cfg.model)
-        if 'data_preprocessor' in cfg:
-            model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        if isinstance(model.get('backbone'), dict):
-            model.backbone.init_cfg = None  # the weights come from the checkpoint
-        model = MODELS.build(model)
+        model = build_model(cfg)
         load_weights(model, unwrap_state_dict(checkpoint, prefer_ema=False)[0])
         classes = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
         meta = export(model, args.out, args.format, args.part, args.dtype, classes)

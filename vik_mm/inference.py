@@ -45,13 +45,7 @@ class Predictor:
         self.device = torch.device(device or ('cuda' if has_gpu else 'cpu'))
         content = {} if is_exported else read_checkpoint(checkpoint)
 
-        model = without_sync_bn(cfg.model)
-        if 'data_preprocessor' in cfg:
-            model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        # The weights come from the checkpoint.
-        if isinstance(model.get('backbone'), dict):
-            model.backbone.init_cfg = None
-        self.model = MODELS.build(model)
+        self.model = build_model(cfg)
         if is_exported:
             classes = run_exported(self.model, checkpoint)['classes']
             content = dict(meta=dict(dataset_meta=dict(classes=classes))) if classes else {}
@@ -182,6 +176,23 @@ class Predictor:
             colors = np.random.default_rng(0).integers(0, 256, (len(meta['classes']), 3)).tolist()
             meta['palette'] = [tuple(color) for color in colors]
         return meta
+
+
+def build_model(cfg: Config) -> torch.nn.Module:
+    """Build a config's model for weights that come from a checkpoint.
+
+    Args:
+        cfg (Config): Config of MMPretrain, MMDetection or MMSegmentation; its ``default_scope`` is in force.
+
+    Returns:
+        torch.nn.Module: The model, without synchronised batch norm and without pretrained weights.
+    """
+    model = without_sync_bn(cfg.model)
+    if 'data_preprocessor' in cfg:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    if isinstance(model.get('backbone'), dict):
+        model.backbone.init_cfg = None
+    return MODELS.build(model)
 
 
 def _leaf(dataset):

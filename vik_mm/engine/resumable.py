@@ -35,8 +35,9 @@ def make_resumable(cfg: Config) -> None:
     """Put the loops, samplers and checkpoints of this module into a config in the place of MMEngine's.
 
     Args:
-        cfg (Config): Changed in place. Loops, checkpoint hooks and worker functions of other types stay as they are,
-            and the log says what such a run does not promise.
+        cfg (Config): Changed in place. A loop of another type stays as it is, all else with it, and the log says so.
+            Checkpoint hooks and worker functions of other types stay too; without :class:`AtomicCheckpointHook`,
+            SIGTERM ends the run without a checkpoint of that moment.
     """
     loop = cfg.get('train_cfg')
     if not loop or not cfg.get('train_dataloader'):
