@@ -5,6 +5,9 @@ import re
 import sys
 from pathlib import Path
 
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    os.environ['OMP_NUM_THREADS'] = '1'  # read when torch is imported; the workers share the cores
+
 import numpy as np
 import pytest
 import torch

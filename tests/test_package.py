@@ -1,11 +1,13 @@
 """Layout, layers, wheel and README."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
+from importlib import metadata
 from pathlib import Path
 
 import mmpretrain
@@ -114,6 +116,13 @@ def test_tests_that_the_readme_names_exist(root):
         assert f'def {name}(' in sources, name
 
 
+def is_installed(name):
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def test_without_the_mm_packages_the_import_says_what_to_install(tmp_path):
     code = f"""
         import importlib.util, sys
@@ -125,6 +134,49 @@ def test_without_the_mm_packages_the_import_says_what_to_install(tmp_path):
     result = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 1
     assert "ImportError: vik_mm needs mmpretrain: pip install 'vik_mm[onedl]'" in result.stderr
+
+
+@pytest.fixture
+def import_beside(tmp_path):
+    """Import vik_mm in a process that finds these versions of packages before the ones that are installed."""
+
+    def run(modules=(), **versions):
+        for name, version in versions.items():
+            folder = tmp_path / f'{name}-{version}.dist-info'
+            folder.mkdir()
+            (folder / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name.replace("_", "-")}\nVersion: {version}\n')
+        for name, source in dict(modules).items():
+            (tmp_path / f'{name}.py').write_text(source)
+        env = {**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{PACKAGE.parent}'}
+        result = subprocess.run([sys.executable, '-c', 'import vik_mm'], capture_output=True, text=True, env=env)
+        return result.returncode, result.stderr.strip().splitlines()[-1:]
+
+    return run
+
+
+IS_ONEDL = is_installed('onedl-mmengine')
+
+
+def test_packages_of_both_families_are_refused_at_import(import_beside):
+    code, (line,) = import_beside(**{'mmengine' if IS_ONEDL else 'onedl_mmengine': '0.10.7'})
+    assert code == 1
+    assert line.startswith('ImportError: packages of OneDL (onedl-mmengine')
+    assert 'pip uninstall -y onedl-mmengine' in line and line.endswith("pip install 'vik_mm[onedl]'")
+
+
+@pytest.mark.parametrize('name', ['torch', 'onedl_mmpretrain' if IS_ONEDL else 'mmpretrain'])
+def test_versions_too_old_are_refused_at_import(import_beside, name):
+    code, (line,) = import_beside(**{name: '0.9.0'})
+    name = name.replace('_', '-')
+    assert code == 1
+    assert line.startswith(f"ImportError: vik_mm does not work with {name} 0.9.0: pip install '{name}>=")
+
+
+def test_a_torchvision_of_another_torch_is_named_at_import(import_beside):
+    broken = "raise RuntimeError('operator torchvision::nms does not exist')"
+    code, (line,) = import_beside(modules=dict(torchvision=broken))
+    assert code == 1
+    assert 'does not go with torch' in line and 'pip install --force-reinstall torch torchvision' in line
 
 
 WHEEL_CHECK = """
