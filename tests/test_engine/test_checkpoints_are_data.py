@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from mmdet.apis import DetInferencer
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
@@ -109,6 +110,22 @@ def test_resuming_testing_and_inference_refuse_it(call_tool, shapes_config, tmp_
         code, text = call_tool(*arguments)
         assert 'not loaded because loading them runs code' in str(code), (arguments[0], code, text[-500:])
         assert not sentinel.exists(), arguments[0]
+
+
+def test_python_in_the_text_of_a_checkpoint_does_not_run(call_tool, shapes_config, tmp_path):
+    """MMEngine resumes from a checkpoint's ``meta.config``, and infers with a checkpoint's own config, by running it."""
+    call_tool('train.py', shapes_config, '--work-dir', tmp_path / 'run')
+    checkpoint = read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')
+    sentinel, path = tmp_path / 'sentinel', tmp_path / 'poisoned.pth'
+    text = f'open({str(sentinel)!r}, "w").close()\n'
+    checkpoint['meta']['config'] = text
+    checkpoint['message_hub']['runtime_info']['cfg'] = text
+    torch.save(checkpoint, path)
+    code, _ = call_tool('train.py', shapes_config, '--resume', path, '--work-dir', tmp_path / 'again')
+    assert 'not loaded because loading it runs code' in str(code)
+    with pytest.raises(BadInputError, match='loading it runs code'):
+        DetInferencer(weights=str(path))
+    assert not sentinel.exists()
 
 
 @pytest.mark.parametrize('is_averaged', [True, False])

@@ -1,7 +1,11 @@
-"""Where installed mm packages keep the configs that ship with them."""
+"""Where installed mm packages keep the configs that ship with them, and where else MMEngine finds configs."""
 
 import importlib.util
 from pathlib import Path
+
+from mmengine.config import Config
+
+from vik_mm.errors import BadInputError
 
 _PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
 
@@ -50,3 +54,25 @@ def resolve_config(path: str) -> Path:
         hint = f'; {file.parent.name}/ has {", ".join(near[:8])}{", ..." if len(near) > 8 else ""}' if near else ''
         raise FileNotFoundError(f'config {path} does not exist{hint}')
     return file
+
+
+def refuse_configs_from_text() -> None:
+    """Have ``Config.fromstring`` refuse Python for the rest of this process.
+
+    MMEngine calls it on text that stands in checkpoints: on ``meta.config`` when a run resumes, and on the config of the
+    run when an inferencer is given weights alone. Configs in Python run when they are read.
+    """
+    if Config.fromstring is not _fromstring:
+        Config.fromstring = staticmethod(_fromstring)
+
+
+_original_fromstring = Config.fromstring
+
+
+def _fromstring(cfg_str: str, file_format: str) -> Config:
+    if file_format == '.py':
+        raise BadInputError(
+            'a config in Python that stands in a checkpoint is not loaded because loading it runs code; write it to a '
+            'file, read it, and give that file'
+        )
+    return _original_fromstring(cfg_str, file_format)

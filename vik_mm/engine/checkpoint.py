@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vik_mm.compat.atomic_files import write_atomically
 from vik_mm.compat.checkpoints import runner_classes
+from vik_mm.compat.configs import refuse_configs_from_text
 from vik_mm.errors import BadInputError
 
 SAFETENSORS = '.safetensors'
@@ -106,7 +107,9 @@ def load_checkpoints_as_data() -> None:
 
     Files go through :func:`read_checkpoint`; whatever else calls ``torch.load``, for downloads say, is held to
     ``weights_only=True`` by PyTorch's own switch, against OneDL's MMEngine as well, which would try again without.
+    Configs in Python that stand in checkpoints are refused too (``Config.fromstring``).
     """
+    refuse_configs_from_text()
     torch.serialization.add_safe_globals(runner_classes())
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
