@@ -46,9 +46,14 @@ print(json.dumps({
     **{name: versions[name] for name in ('torch', 'torchvision', 'numpy')},
 }))
 """
-PACKAGES = [
-    f'onedl-{name}' for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmdetection', 'mmsegmentation')
-] + ['mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain', 'mmdet', 'mmsegmentation']
+PACKAGES = [f'onedl-{name}' for name in ('mmengine', 'mmcv', 'mmpretrain', 'mmdetection', 'mmsegmentation')] + [
+    'mmengine',
+    'mmcv',
+    'mmcv-lite',
+    'mmpretrain',
+    'mmdet',
+    'mmsegmentation',
+]
 
 
 def run_suite(session: nox.Session) -> None:

@@ -144,7 +144,9 @@ def import_beside(tmp_path):
         for name, version in versions.items():
             folder = tmp_path / f'{name}-{version}.dist-info'
             folder.mkdir()
-            (folder / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name.replace("_", "-")}\nVersion: {version}\n')
+            (folder / 'METADATA').write_text(
+                f'Metadata-Version: 2.1\nName: {name.replace("_", "-")}\nVersion: {version}\n'
+            )
         for name, source in dict(modules).items():
             (tmp_path / f'{name}.py').write_text(source)
         env = {**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{PACKAGE.parent}'}

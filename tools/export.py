@@ -8,27 +8,30 @@ The file's answers are compared with the model's, at sizes that it was not made 
 import argparse
 import sys
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.engine import load_checkpoints_as_data, load_config, load_weights, read_checkpoint, unwrap_state_dict
+from vik_mm.engine import (
+    add_config_arguments,
+    load_checkpoints_as_data,
+    load_config,
+    load_weights,
+    read_checkpoint,
+    unwrap_state_dict,
+)
 from vik_mm.export import DTYPES, ENDINGS, PARTS, export
 from vik_mm.inference import build_model
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--format', required=True, choices=list(ENDINGS))
     parser.add_argument('--out', required=True, metavar='FILE', help=f'ends in {", ".join(ENDINGS.values())}')
     parser.add_argument('--part', choices=PARTS, default='model', help='default: %(default)s')
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='default: %(default)s')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
     return parser.parse_args(argv)
 
 
@@ -36,7 +39,7 @@ def main():
     args = parse_args()
     try:
         load_checkpoints_as_data()
-        cfg = load_config(args.config, args.cfg_options, backbone=args.backbone)
+        cfg = load_config(args.config, args.cfg_options, backbone=args.backbone, is_safe=args.safe_config)
         checkpoint = read_checkpoint(args.checkpoint)
         init_default_scope(cfg.get('default_scope'))
         model = build_model(cfg)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.progress import track
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.engine import check_checkpoint_file, load_checkpoints_as_data, load_config
+from vik_mm.engine import add_config_arguments, check_checkpoint_file, load_checkpoints_as_data, load_config
 from vik_mm.errors import BadInputError
 from vik_mm.export import exported_format
 from vik_mm.inference import Predictor
@@ -17,10 +17,8 @@ ENDINGS = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm'}
 
 
 def parse_args(argv=None):
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
     parser.add_argument('images', nargs='+', metavar='image_or_folder', help='folders are searched whole')
     parser.add_argument('--out', required=True, metavar='DIR', help='where pictures and results.json go')
@@ -28,9 +26,6 @@ def parse_args(argv=None):
     parser.add_argument('--device', help='default: cuda where there is a GPU, or cpu')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw objects from this on (default: %(default)s)')
     parser.add_argument('--no-pictures', action='store_true', help='write results.json alone')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
     return parser.parse_args(argv)
 
 
@@ -59,7 +54,7 @@ def main():
         if exported_format(args.checkpoint) is None:
             check_checkpoint_file(args.checkpoint)
         load_checkpoints_as_data()
-        cfg = load_config(args.config, args.cfg_options, backbone=args.backbone)
+        cfg = load_config(args.config, args.cfg_options, backbone=args.backbone, is_safe=args.safe_config)
         predictor = Predictor(cfg, args.checkpoint, device=args.device)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
 from vik_mm.engine import (
     add_compilation,
+    add_config_arguments,
     add_launch_arguments,
     add_sanity_checks,
     check_datasets,
@@ -34,7 +35,7 @@ DRAW = {
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
@@ -46,7 +47,7 @@ def parse_args(argv=None):
 def prepare(args):
     """Make the config that goes to the Runner."""
     load_checkpoints_as_data()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
     check_datasets(cfg, splits=('test',))
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {args.out} must end in .pkl')

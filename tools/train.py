@@ -12,6 +12,7 @@ from vik_mm.compat.atomic_files import write_files_atomically
 from vik_mm.engine import (
     TrainingStopped,
     add_compilation,
+    add_config_arguments,
     add_launch_arguments,
     add_sanity_checks,
     check_datasets,
@@ -29,7 +30,7 @@ from vik_mm.errors import BadInputError
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    add_config_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -52,7 +53,7 @@ def prepare(args):
     """Make the config that goes to the Runner."""
     load_checkpoints_as_data()
     write_files_atomically()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:

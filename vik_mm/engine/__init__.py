@@ -13,6 +13,7 @@ from .compile_hook import CompileHook, add_compilation
 from .cpu_amp import CpuAmpOptimWrapper
 from .data_check import check_datasets, describe_layouts
 from .launch import (
+    add_config_arguments,
     add_launch_arguments,
     add_sanity_checks,
     fit_to_machine,
@@ -25,6 +26,7 @@ from .layer_decay import LayerDecayOptimWrapperConstructor
 from .nonfinite_loss_hook import NonFiniteLossHook
 from .progress_hook import ProgressHook
 from .resumable import TrainingStopped, make_resumable
+from .safe_config import read_safe_config
 from .sanity_check_hook import SanityCheckHook
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     'SanityCheckHook',
     'TrainingStopped',
     'add_compilation',
+    'add_config_arguments',
     'add_launch_arguments',
     'add_sanity_checks',
     'check_checkpoint_file',
@@ -50,6 +53,7 @@ __all__ = [
     'make_resumable',
     'make_work_dir',
     'read_checkpoint',
+    'read_safe_config',
     'resolve_resume',
     'unwrap_state_dict',
     'write_safetensors',

@@ -21,6 +21,7 @@ from vik_mm.compat.sync_bn import without_sync_bn
 from vik_mm.swap import swap_backbone
 
 from .checkpoint import check_checkpoint_file, read_checkpoint
+from .safe_config import read_safe_config
 
 # What Slurm calls the variables that torch.distributed reads.
 _SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
@@ -35,9 +36,6 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='where logs and checkpoints go; default work_dirs/<config name>')
     parser.add_argument('--amp', action='store_true', help='run in mixed precision')
     parser.add_argument('--compile', action='store_true', help='compile the backbone, once for all image sizes')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
-    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch passes this to its scripts; torchrun sets LOCAL_RANK instead.
     parser.add_argument(
@@ -45,8 +43,27 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what each tool that reads a config takes.
+
+    Args:
+        parser (ArgumentParser): Changed in place.
+    """
+    parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    parser.add_argument(
+        '--safe-config', action='store_true', help='refuse a config that could run code: JSON or YAML alone'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
+    )
+
+
 def load_config(
-    path: str, options: dict | None = None, work_dir: str | None = None, backbone: str | None = None
+    path: str,
+    options: dict | None = None,
+    work_dir: str | None = None,
+    backbone: str | None = None,
+    is_safe: bool = False,
 ) -> Config:
     """Read a config file and put the command line's settings over it.
 
@@ -58,15 +75,16 @@ def load_config(
             ``work_dirs/<name of the config>``. Defaults to None.
         backbone (str, optional): What :func:`vik_mm.swap_backbone` puts into the config before ``options`` apply.
             Defaults to None.
+        is_safe (bool): Whether to read JSON and YAML alone, by :func:`read_safe_config`. Defaults to False.
 
     Returns:
         Config: The config, with ``work_dir`` set.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the backbone cannot be swapped.
+        ValueError: If the backbone cannot be swapped, or the config is not safe and has to be.
     """
-    cfg = Config.fromfile(resolve_config(path))
+    cfg = read_safe_config(path) if is_safe else Config.fromfile(resolve_config(path))
     if backbone:
         cfg = swap_backbone(cfg, backbone)
     if options:
