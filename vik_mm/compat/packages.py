@@ -60,7 +60,7 @@ def require_mm_packages() -> None:
         importlib.import_module('torchvision')
     except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: an operator that its library did not register
         raise ImportError(
-            f'torchvision {_version("torchvision")} does not go with torch {_version("torch")} ({error}): install the two '
+            f'torchvision {_version("torchvision")} does not go with torch {_version("torch")} ({error}): install both '
             'from one source, as with pip install --force-reinstall torch torchvision'
         ) from error
 

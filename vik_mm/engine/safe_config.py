@@ -1,8 +1,8 @@
 """Configs of strangers: read as data, and held to what the mm packages and vik_mm have registered.
 
 A config in Python is a program. One in JSON or YAML is not, but MMEngine imports what it names: modules in
-``custom_imports``, a dotted ``type``, the package of a scope. Classes of the mm packages go further: annotation files in
-pickle run code when they are read, and a few arguments are passed to ``eval``.
+``custom_imports``, a dotted ``type``, the package of a scope. Classes of the mm packages go further: annotation files
+in pickle run code when they are read, and a few arguments are passed to ``eval``.
 """
 
 import json
@@ -38,8 +38,8 @@ def read_safe_config(path: str | os.PathLike) -> Config:
         path (str | PathLike): The file; its ``_base_`` are JSON or YAML too.
 
     Returns:
-        Config: The config. It names registered classes of the mm packages and vik_mm alone; these do what its arguments say,
-        such as reading and writing files.
+        Config: The config. It names registered classes of the mm packages and vik_mm alone; these do what its arguments
+        say, such as reading and writing files.
 
     Raises:
         FileNotFoundError: If a file does not exist.
