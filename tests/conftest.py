@@ -199,7 +199,7 @@ def depth_of_inheritance():
 def pytest_collection_modifyitems(items):
     needs = {
         'gpu': (torch.cuda.is_available(), 'needs a CUDA device'),
-        'triton': (vik_mm.ops.backends.HAS_TRITON, 'needs the package triton'),
+        'triton': (vik_mm.ops.backends.HAS_TRITON, 'needs Triton from 3.2 on'),
     }
     for item in items:
         for mark, (is_there, reason) in needs.items():

@@ -192,6 +192,8 @@ def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tens
     format = exported_format(path)
     if format is None:
         raise BadInputError(f'{path} must end in one of {sorted(ENDINGS.values())}')
+    if format != 'onnx':
+        _check_torch(format)
     try:
         run, text = _READERS[format](path)
         meta = json.loads(text)
@@ -257,10 +259,20 @@ def _check(path: Path, format: str, dtype: str) -> None:
         raise ValueError(f'a file of format {format} must end in {ENDINGS[format]}, got {path.name}')
     if dtype not in DTYPES:
         raise ValueError(f'dtype={dtype!r} is unknown; choose one of {DTYPES}')
+    _check_torch(format)
     if dtype == 'int8' and format != 'onnx':
         raise ValueError("dtype='int8' is ONNX Runtime's quantisation; it needs format='onnx'")
     if dtype == 'bfloat16' and format == 'onnx':
         raise ValueError("ONNX Runtime has no bfloat16 on CPUs; choose dtype='float16'")
+
+
+def _check_torch(format: str) -> None:
+    """Make sure that PyTorch knows the format; its exported programs take any size from 2.6 on."""
+    if format != 'torchscript' and not hasattr(torch.export.Dim, 'DYNAMIC'):
+        raise BadInputError(
+            f'format={format!r} needs PyTorch 2.6, this is {torch.__version__}; '
+            "pip install --upgrade torch torchvision, or take format='torchscript'"
+        )
 
 
 def _program(module: nn.Module, image: Tensor) -> torch.export.ExportedProgram:

@@ -165,9 +165,17 @@ def test_two_processes_killed_end_bitwise_as_if_they_never_were(train, whole, tm
         ('classification', 4, 'validation', {}),
         ('classification', 5, 'iteration', dict(accumulate=2)),
         ('classification', 3, 'iteration', dict(processes=2)),
+        ('classification', 2, 'validation', dict(processes=2)),
         ('segmentation', 4, 'iteration', dict(workers=1)),
     ],
-    ids=['middle of an epoch', 'validation', 'half a step', 'one of two processes', 'by iteration'],
+    ids=[
+        'middle of an epoch',
+        'validation',
+        'half a step',
+        'one of two processes',
+        'one of two in validation',
+        'by iteration',
+    ],
 )
 def test_sigterm_saves_and_exits_well_and_nothing_is_lost(train, whole, tmp_path, task, step, moment, more):
     processes = more.get('processes', 1)

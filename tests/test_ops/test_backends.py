@@ -304,7 +304,7 @@ def test_the_choice_of_backend_is_told_with_its_reason(monkeypatch):
 @pytest.mark.parametrize(
     ('setting', 'arguments', 'text'),
     [
-        (dict(HAS_TRITON=False), rows(2, 5, 3, 7), 'the package triton is not installed.*backend=None'),
+        (dict(HAS_TRITON=False), rows(2, 5, 3, 7), 'Triton from 3.2 on is not installed.*backend=None'),
         (dict(INTERPRETS_TRITON=False), rows(2, 5, 3, 7), 'x is on cpu, the kernels need CUDA'),
         (dict(INTERPRETS_TRITON=True), rows(2, 5, 3, 7), 'x is torch.float64'),
         (dict(INTERPRETS_TRITON=True), [a.float() for a in rows(2, 144, 3, 7)], 'at most 128 features.*144 in'),

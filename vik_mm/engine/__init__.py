@@ -28,6 +28,7 @@ from .progress_hook import ProgressHook
 from .resumable import TrainingStopped, make_resumable
 from .safe_config import read_safe_config
 from .sanity_check_hook import SanityCheckHook
+from .sharded_strategy import ShardedStrategy
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -37,6 +38,7 @@ __all__ = [
     'NonFiniteLossHook',
     'ProgressHook',
     'SanityCheckHook',
+    'ShardedStrategy',
     'TrainingStopped',
     'add_compilation',
     'add_config_arguments',

@@ -88,7 +88,12 @@ class AtomicCheckpointHook(CheckpointHook):
                 elif self.file_backend.isfile(path):
                     self.file_backend.remove(path)
 
+    def before_save_checkpoint(self, runner, checkpoint):
+        """Put the counts right: MMEngine's FlexibleRunner takes the epoch for a complete one."""
+        checkpoint['meta'].update(self._counts)
+
     def _write(self, runner, name: str, meta: dict) -> None:
+        self._counts = dict(meta)
         last, self.last_ckpt = self.last_ckpt, self._path(name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         try:

@@ -28,6 +28,7 @@ from torch.utils.data import BatchSampler
 from .checkpoint_hook import AtomicCheckpointHook
 
 _ITERATION, _SAMPLE = 0, 1  # kinds of seeds
+_STOP = 'vik_mm/stop'  # in the store that the processes share
 _VALIDATED = 'resumable/validated'  # in the message hub: the last iteration after which a validation came to its end
 
 
@@ -190,11 +191,21 @@ class _StopSignal:
         self.is_set = True
 
     def is_set_anywhere(self) -> bool:
+        """Agree; all processes must call it."""
         if self._group is None:
             return self.is_set
         flag = torch.tensor(int(self.is_set))
         distributed.all_reduce(flag, op=distributed.ReduceOp.MAX, group=self._group)
         return bool(flag)
+
+    def is_known(self) -> bool:
+        """Look whether any process has been told to stop, without waiting for the others."""
+        if self._group is None:
+            return self.is_set
+        store = distributed.distributed_c10d._get_default_store()
+        if self.is_set:
+            store.set(_STOP, '1')
+        return self.is_set or store.check([_STOP])
 
 
 class _StopHook(Hook):
@@ -206,8 +217,11 @@ class _StopHook(Hook):
         self.stop = stop
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        # Validations have no step in common to agree at; batch systems tell all processes.
-        if self.stop.is_set:
+        loader = runner.val_dataloader
+        if len(loader.dataset) < get_world_size():
+            return  # a process without a batch would not come to agree
+        # Each process comes to agree once: after its last batch, or as soon as it hears of a stop.
+        if (self.stop.is_known() or batch_idx + 1 == len(loader)) and self.stop.is_set_anywhere():
             raise _ValidationStopped
 
     def after_val_epoch(self, runner, metrics=None):

@@ -60,7 +60,8 @@ class SanityCheckHook(Hook):
         """Refuse a checkpoint of which nothing would be loaded."""
         names = list(checkpoint.get('state_dict', checkpoint))
         model = runner.model.module if hasattr(runner.model, 'module') else runner.model
-        own = list(model.state_dict())
+        # Not the state dict: of a divided model it is for all processes to gather.
+        own = [name.replace('_fsdp_wrapped_module.', '') for name, _ in model.named_parameters()]
         if own and not set(own) & {name.removeprefix('module.') for name in names}:
             raise BadInputError(
                 f'nothing in the checkpoint fits the model: it has {", ".join(names[:3])}, ..., the model has '

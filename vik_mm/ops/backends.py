@@ -1,16 +1,27 @@
 """How an operator's backend is chosen: one place decides, and says why."""
 
-import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import metadata
 from typing import NamedTuple
 
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 NAMES = ('chunked', 'reference', 'triton')
-HAS_TRITON = importlib.util.find_spec('triton') is not None  # it comes with PyTorch's CUDA builds for Linux
+OLDEST_TRITON = '3.2'  # that of PyTorch 2.6; the kernels' answers are no numbers with 3.1
+
+
+def _has_triton() -> bool:
+    try:  # it comes with PyTorch's CUDA builds for Linux
+        return Version(metadata.version('triton')) >= Version(OLDEST_TRITON)
+    except metadata.PackageNotFoundError:
+        return False
+
+
+HAS_TRITON = _has_triton()
 # Triton reads it when kernels are defined, which is when this package is imported.
 INTERPRETS_TRITON = os.environ.get('TRITON_INTERPRET') == '1'
 _is_exporting = False
@@ -68,7 +79,7 @@ def why_no_triton(x: Tensor) -> str | None:
     """Name what keeps Triton from running on ``x``, or give None."""
     dtype = autocast_dtype(x)
     if not HAS_TRITON:
-        return 'the package triton is not installed'
+        return f'Triton from {OLDEST_TRITON} on is not installed'
     if not x.is_cuda and not (x.device.type == 'cpu' and INTERPRETS_TRITON):
         return f'x is on {x.device}, the kernels need CUDA (or, for tests, TRITON_INTERPRET=1 on a CPU)'
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):

@@ -1,0 +1,84 @@
+"""Training whose parameters, gradients and optimizer state are divided among the processes (FSDP)."""
+
+import torch
+from mmengine._strategy import FSDPStrategy
+from mmengine.dist import is_main_process
+from mmengine.registry import FUNCTIONS, STRATEGIES
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+
+
+@FUNCTIONS.register_module()
+def wrap_stage_blocks(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+    """Divide a backbone by its blocks: parameters are gathered block by block.
+
+    Args:
+        module (nn.Module): The module that FSDP asks about.
+        recurse (bool): Whether it asks if to look inside, or to wrap the module itself.
+        nonwrapped_numel (int): Parameters that are not in a wrapped part yet; not looked at.
+
+    Returns:
+        bool: True for looking inside, and for modules whose class name ends in Block. What is smaller must stay in one
+        piece: ViK's block reads the weights of its parts directly.
+    """
+    return recurse or type(module).__name__.endswith('Block')
+
+
+@STRATEGIES.register_module()
+class ShardedStrategy(FSDPStrategy):
+    """MMEngine's strategy, with the parameter groups and checkpoints of training in one piece, on GPUs and on CPUs.
+
+    A divided parameter has one dimension whatever its shape was, so rules that look at dimensions, such as
+    ``flat_decay_mult``, would take weight decay from all of them; ``get_layer_depth`` would not find its names. Here
+    the groups are made before the model is divided. With ``state_dict_cfg='full'`` a run can be resumed as one of DDP,
+    and the other way round. Arguments are those of MMEngine's ``FSDPStrategy``.
+    """
+
+    def prepare(self, model, *, optim_wrapper=None, **kwargs):
+        """Build model and optimizer; see MMEngine's ``BaseStrategy.prepare``."""
+        self._optim_wrapper = optim_wrapper
+        return super().prepare(model, optim_wrapper=optim_wrapper, **kwargs)
+
+    def _wrap_model(self, model):
+        if isinstance(self._optim_wrapper, dict):
+            self._optim_wrapper = super().build_optim_wrapper(self._optim_wrapper, model)
+        wrapper = self.model_wrapper = dict(self.model_wrapper or dict(type='MMFullyShardedDataParallel'))
+        if not wrapper.get('use_orig_params', True):
+            raise ValueError('use_orig_params=False in strategy.model_wrapper would join weights of unlike settings')
+        if not torch.cuda.is_available():
+            wrapper['device_id'] = torch.device('cpu')
+            # From CPU to CPU no copy would be made, and the next gathering overwrites what this one found.
+            self.state_dict_config.offload_to_cpu = self.optim_state_dict_config.offload_to_cpu = False
+        return super()._wrap_model(model)
+
+    def build_optim_wrapper(self, optim_wrapper, model=None):
+        """Take the groups that were made before the model was divided; their parameters are the same objects still."""
+        return self._optim_wrapper
+
+    def optim_state_dict(self):
+        """Gather the optimizer's state; where it is whole, numbered as optimizers number it."""
+        state = FSDP.optim_state_dict(self.model, self.optim_wrapper.optimizer)
+        if not self._is_full_state_dict() or not is_main_process():
+            return state
+        return _rename(state, {name: number for number, name in enumerate(self._names())})
+
+    def load_optim_state_dict(self, state_dict):
+        """Divide an optimizer's state; MMEngine hands PyTorch its arguments in the order of PyTorch 2.0."""
+        if self._is_full_state_dict():
+            state_dict = _rename(state_dict, dict(enumerate(self._names())))
+        state = FSDP.optim_state_dict_to_load(
+            model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=state_dict
+        )
+        self.optim_wrapper.load_state_dict(state)
+
+    def _names(self) -> list[str]:
+        groups = self.optim_wrapper.optimizer.param_groups
+        return [self.id_to_name[id(parameter)] for group in groups for parameter in group['params']]
+
+
+def _rename(state: dict, names: dict) -> dict:
+    """Give the parameters of an optimizer's state other names."""
+    return dict(
+        state={names[old]: value for old, value in state['state'].items()},
+        param_groups=[{**group, 'params': [names[old] for old in group['params']]} for group in state['param_groups']],
+    )
