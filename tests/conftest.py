@@ -92,9 +92,9 @@ def run_tool(tmp_path):
     import os
     import subprocess
 
-    def run(script, *args, check=True, env=None, cwd=tmp_path, timeout=300):
+    def run(script, *args, check=True, env=None, cwd=tmp_path, timeout=300, prefix=()):
         path = ROOT / 'tools' / script
-        command = [str(path)] if script.endswith('.sh') else [sys.executable, str(path)]
+        command = [*prefix, *([] if script.endswith('.sh') else [sys.executable]), str(path)]
         env = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', **(env or {})}
         result = subprocess.run(
             [*command, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout

@@ -1,6 +1,7 @@
 """Two processes over gloo must give what one process gives on the joint batch."""
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -82,15 +83,43 @@ def test_dist_scripts_train_one_model_and_test_it(tmp_path, root, make_config, r
     assert 'accuracy/top1' in result.text
 
 
-@pytest.mark.parametrize('task', ['classification'])
-def test_two_nodes_train_one_model(tmp_path, root, make_config, run_tool, task):
-    """Two 'nodes' of one process each, through dist_train.sh on loopback."""
-    config, work = make_config(task, SAVE_RANKS), tmp_path / 'work'
+@pytest.fixture
+def networks():
+    """Two network namespaces joined by one cable: commands that enter them, and the first one's address."""
+    if shutil.which('ip') is None or os.geteuid() != 0:
+        pytest.skip('network namespaces need root and iproute2')
+    names = [f'vik{rank}-{os.getpid()}' for rank in range(2)]
+
+    def ip(*words):
+        return subprocess.run(['ip', *words], capture_output=True, text=True)
+
+    try:
+        for name in names:
+            if (made := ip('netns', 'add', name)).returncode:
+                pytest.skip(f'this machine makes no network namespaces: {made.stderr.strip()}')
+        ip('link', 'add', 'cable', 'netns', names[0], 'type', 'veth', 'peer', 'name', 'cable', 'netns', names[1])
+        for rank, name in enumerate(names):
+            ip('-n', name, 'addr', 'add', f'10.199.0.{rank + 1}/24', 'dev', 'cable')
+            for device in ('lo', 'cable'):
+                assert not ip('-n', name, 'link', 'set', device, 'up').returncode
+        yield [('ip', 'netns', 'exec', name) for name in names], '10.199.0.1'
+    finally:
+        for name in names:
+            ip('netns', 'del', name)
+
+
+def test_two_nodes_train_one_model(tmp_path, root, make_config, run_tool, networks):
+    """Two nodes of one process each, through dist_train.sh; nothing but the cable joins them."""
+    config, work = make_config('classification', SAVE_RANKS), tmp_path / 'work'
+    enter, address = networks
+    unreachable = subprocess.run([*enter[1], 'ip', 'route', 'get', '192.0.2.1'], capture_output=True, text=True)
+    assert unreachable.returncode != 0
 
     def node(rank):
-        env = dict(NNODES='2', NODE_RANK=str(rank), MASTER_ADDR='127.0.0.1', PORT='29641')
+        env = dict(NNODES='2', NODE_RANK=str(rank), MASTER_ADDR=address, PORT='29641', GLOO_SOCKET_IFNAME='cable')
         env['PYTHONPATH'] = str(root / 'tests/helpers')
-        return run_tool('dist_train.sh', config, 1, '--work-dir', work, '--no-validate', env=env)
+        options = ('--work-dir', work, '--no-validate')
+        return run_tool('dist_train.sh', config, 1, *options, env=env, prefix=enter[rank])
 
     with ThreadPoolExecutor(2) as pool:
         first, _ = pool.map(node, range(2))
