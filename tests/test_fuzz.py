@@ -1,7 +1,9 @@
 """Inputs that nobody thought of: legal ones work, others raise an error that says so, and nothing is half done."""
 
 import copy
+import importlib.util
 import io
+import json
 
 import cv2
 import numpy as np
@@ -237,3 +239,39 @@ def test_models_of_configs_with_one_key_changed_are_built_or_refused(data, root)
         assert 'registry' in str(error) or 'type' in str(error)
         return
     assert hasattr(built, 'backbone')
+
+
+@pytest.fixture
+def prepare(root):
+    """What tools/train.py does with a config before it builds anything."""
+    spec = importlib.util.spec_from_file_location('train_tool', root / 'tools/train.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return lambda *arguments: tool.prepare(tool.parse_args(list(map(str, arguments))))
+
+
+@pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation'])
+def test_config_files_with_one_key_changed_are_prepared_or_refused(task, prepare, make_config, tmp_path):
+    config = Config.fromfile(make_config(task)).to_dict()
+    paths = [path for path in leaves(config) if path and path[0] != 'custom_imports']
+    changed = tmp_path / 'changed.json'
+    (tmp_path / 'work').mkdir()
+
+    @settings(max_examples=200, **SETTINGS)
+    @given(st.sampled_from(paths), strange)
+    def change(path, value):
+        content = copy.deepcopy(config)
+        owner = content
+        for key in path[:-1]:
+            owner = owner[key]
+        owner[path[-1]] = value
+        changed.write_text(json.dumps(content))
+        try:
+            cfg = prepare(changed, '--work-dir', tmp_path / 'work')
+        except (ValueError, FileNotFoundError) as error:
+            assert str(error)
+            return
+        assert path[0] == 'train_cfg' or cfg.train_cfg.type.startswith('Resumable')
+
+    change()
+    assert not list((tmp_path / 'work').iterdir())

@@ -16,7 +16,7 @@ def without_sync_bn(node: Any) -> Any:
     """
     if isinstance(node, dict):
         changed = {key: without_sync_bn(value) for key, value in node.items()}
-        if changed.get('type') in _SYNC:
+        if isinstance(changed.get('type'), str) and changed['type'] in _SYNC:
             changed['type'] = 'BN'
         return type(node)(changed)
     if type(node) in (list, tuple):

@@ -21,6 +21,7 @@ from vik_mm.compat.sync_bn import without_sync_bn
 from vik_mm.swap import swap_backbone
 
 from .checkpoint import check_checkpoint_file, read_checkpoint
+from .config_check import check_form
 from .safe_config import read_safe_config
 
 # What Slurm calls the variables that torch.distributed reads.
@@ -82,13 +83,15 @@ def load_config(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the backbone cannot be swapped, or the config is not safe and has to be.
+        ValueError: If a part of the config is no dict where one is needed, the backbone cannot be swapped, or the
+            config is not safe and has to be.
     """
     cfg = read_safe_config(path) if is_safe else Config.fromfile(resolve_config(path))
     if backbone:
         cfg = swap_backbone(cfg, backbone)
     if options:
         cfg.merge_from_dict(options)
+    check_form(cfg)
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:

@@ -50,7 +50,10 @@ def make_resumable(cfg: Config) -> None:
         print_log(f'{kind} is not one of MMEngine: after --resume it will draw other random numbers', logger='current')
         return
     loop.type = ours[kind]
-    hook = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', dict(type='CheckpointHook'))
+    if cfg.get('default_hooks') is None:
+        cfg.default_hooks = {}
+    cfg.default_hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    hook = cfg.default_hooks['checkpoint']
     if hook and hook.get('type') == 'CheckpointHook':
         hook.type = 'AtomicCheckpointHook'
     loader = cfg.train_dataloader
