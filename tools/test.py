@@ -65,6 +65,10 @@ def prepare(args):
     if exported_format(args.checkpoint) or 'ema_state_dict' not in read_checkpoint(args.checkpoint):
         # A file to hand out: there is one set of weights, and MMPretrain's hook would look for two.
         cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'EMAHook']
+    if cfg.get('runner_type') == 'FlexibleRunner':
+        # What divides a training; each process tests with the model whole.
+        cfg.pop('runner_type')
+        cfg.pop('strategy', None)
     # The weights are loaded strictly below.
     cfg.load_from, cfg.resume = None, False
     init_distributed(cfg, args.launcher, args.local_rank)

@@ -16,6 +16,7 @@ from vik_mm.engine import (
     add_launch_arguments,
     add_sanity_checks,
     check_datasets,
+    check_sharding,
     describe_layouts,
     fit_to_machine,
     init_distributed,
@@ -65,6 +66,7 @@ def prepare(args):
         cfg.auto_scale_lr.enable = True
         # MMEngine counts the images of an iteration; a step may be made of several.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+    check_sharding(cfg)
     check_datasets(cfg, splits=('train', 'val'))
     make_work_dir(cfg)
     init_distributed(cfg, args.launcher, args.local_rank)

@@ -1,6 +1,7 @@
 """Training divided among processes is training."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -79,6 +80,17 @@ def test_a_run_stopped_one_way_goes_on_the_other(train, tmp_path, starts_divided
     assert_same(tmp_path / 'stopped', tmp_path / 'whole')
 
 
-def test_a_divided_model_validates_and_tests(train, tmp_path):
+def test_averaged_weights_of_a_divided_model_are_refused(call_tool, make_config, tmp_path):
+    config = make_config(
+        'classification', "custom_hooks = [dict(type='EMAHook')]\nstrategy = dict(type='ShardedStrategy')\n"
+    )
+    code, _ = call_tool('train.py', config, '--work-dir', tmp_path / 'run')
+    assert str(code).startswith('error: EMAHook copies the model, which ShardedStrategy divides')
+
+
+def test_a_divided_model_is_validated_and_tested(train, call_tool, tmp_path):
     training = train('run', True, 'train_cfg.update(val_interval=1)\n', options=())
-    assert training.text.count('accuracy/top1') >= 2
+    accuracies = re.findall(r'Epoch\(val\) \[2\].*accuracy/top1: ([\d.]+)', training.text)
+    assert accuracies
+    code, text = call_tool('test.py', tmp_path / 'classification.py', tmp_path / 'run' / 'epoch_2.pth')
+    assert not code and 'accuracy/top1' in text

@@ -146,7 +146,21 @@ def csv_table(name: str) -> str:
     return markdown(header, rows)
 
 
+def environments_table(_) -> str:
+    """What the suite ran in; ``.ci/matrix`` writes the rows."""
+    with (ROOT / 'docs/data/environments.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    body = []
+    for row in rows:
+        tests = f'{row["passed"]} passed, {row["skipped"]} skipped'
+        if int(row['failed']):
+            tests = f'**{row["failed"]} failed**, {tests}'
+        body.append([row[key] for key in ('python', 'torch', 'packages', 'operators of mmcv')] + [tests, row['commit']])
+    return markdown(['Python', 'PyTorch', 'mm packages', "MMCV's operators", 'tests', 'commit'], body)
+
+
 TABLES = dict(
+    environments=environments_table,
     paper=paper_table,
     models=models_table,
     measured=measured_table,

@@ -28,7 +28,7 @@ from .progress_hook import ProgressHook
 from .resumable import TrainingStopped, make_resumable
 from .safe_config import read_safe_config
 from .sanity_check_hook import SanityCheckHook
-from .sharded_strategy import ShardedStrategy
+from .sharded_strategy import ShardedStrategy, check_sharding
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -46,6 +46,7 @@ __all__ = [
     'add_sanity_checks',
     'check_checkpoint_file',
     'check_datasets',
+    'check_sharding',
     'describe_layouts',
     'fit_to_machine',
     'init_distributed',

@@ -12,6 +12,7 @@ _DICTS = (
     'env_cfg',
     'randomness',
     'auto_scale_lr',
+    'strategy',
     *(f'{split}_{part}' for split in _SPLITS for part in ('dataloader', 'cfg')),
 )
 

@@ -2,10 +2,29 @@
 
 import torch
 from mmengine._strategy import FSDPStrategy
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import FUNCTIONS, STRATEGIES
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+
+
+def check_sharding(cfg: Config) -> None:
+    """Refuse what cannot be had of a divided model.
+
+    Args:
+        cfg (Config): The config, as it goes to the Runner.
+
+    Raises:
+        ValueError: If an ``EMAHook`` would copy a model that no process has whole.
+    """
+    if 'FSDP' not in (kind := (cfg.get('strategy') or {}).get('type', '')) and kind != 'ShardedStrategy':
+        return
+    if any(str(hook.get('type')).endswith('EMAHook') for hook in cfg.get('custom_hooks') or []):
+        raise ValueError(
+            f'EMAHook copies the model, which {kind} divides among the processes; take it out of custom_hooks, or '
+            "train without 'strategy'"
+        )
 
 
 @FUNCTIONS.register_module()
