@@ -27,6 +27,11 @@ MODELS_OF = {
         SMALL,
         dict(neck=dict(in_channels=[12, 16, 20])),
     ),
+    'pyramid': (
+        'segmentation/upernet_vik-t_small-1k_carparts-192x192.py',
+        SMALL,
+        dict(decode_head=dict(in_channels=[8, 12, 16, 20]), auxiliary_head=dict(in_channels=16)),
+    ),
     'two_stage': ('detection/mask-rcnn_vik-demo_fpn_shapes.py', SMALL, dict(neck=dict(in_channels=[8, 12, 16, 20]))),
 }
 CLASSES = [f'class {k}' for k in range(8)]
@@ -71,7 +76,7 @@ def outputs(model, task, image):
     with torch.no_grad():
         if task == 'classification':
             return [model(image, mode='tensor')]
-        if task == 'segmentation':
+        if task in ('segmentation', 'pyramid'):
             meta = dict(img_shape=image.shape[2:])
             return [model.encode_decode(image, [meta] * len(image))]
         return [level for levels in model.bbox_head(model.extract_feat(image)) for level in levels]
@@ -85,6 +90,8 @@ CASES = [
     ('classification', 'torchscript'),
     ('segmentation', 'onnx'),
     ('segmentation', 'torchscript'),
+    ('pyramid', 'onnx'),
+    ('pyramid', 'torchscript'),
     ('detection', 'torchscript'),
 ]
 
