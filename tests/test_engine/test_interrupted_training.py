@@ -192,6 +192,17 @@ def test_sigterm_saves_and_exits_well_and_nothing_is_lost(train, whole, tmp_path
     assert_same(whole(task, **more), tmp_path / 'stopped')
 
 
+def test_the_best_checkpoint_alone_is_kept_where_no_other_is_asked_for(call_tool, make_config, tmp_path):
+    more = (
+        "default_hooks.update(checkpoint=dict(type='CheckpointHook', interval=-1, save_best='auto', save_last=False))\n"
+    )
+    code, text = call_tool('train.py', make_config('classification', more), '--work-dir', tmp_path / 'run')
+    assert not code, text[-2000:]
+    (best,) = (tmp_path / 'run').glob('*.pth')
+    assert best.name == 'best_accuracy_top1_epoch_1.pth'
+    assert read_checkpoint(best)['meta']['epoch'] == 1
+
+
 def test_without_a_seed_the_first_runs_seed_goes_on(train, tmp_path):
     stopped = train('classification', 'run', fault(6, signal_name='SIGTERM') + ']\nrandomness = dict(seed=None)\nx = [')
     assert stopped.wait() == [0]

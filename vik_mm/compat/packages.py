@@ -26,7 +26,7 @@ _FAMILIES = {
 
 
 def require_mm_packages() -> None:
-    """Make sure that MMEngine, MMCV and MMPretrain can be imported, and that what is installed goes together.
+    """Make sure that what vik_mm imports is installed, and that what is installed goes together.
 
     What goes together is what the package's own metadata asks for. Packages that are imported without having been
     installed, from a checkout in ``PYTHONPATH`` say, have no version to check.
@@ -35,7 +35,9 @@ def require_mm_packages() -> None:
         ImportError: If a package is missing, packages of both families are there, or a version is not supported; the
             message says what to install.
     """
-    missing = [name for name in ('mmengine', 'mmcv', 'mmpretrain') if importlib.util.find_spec(name) is None]
+    missing = [
+        name for name in ('mmengine', 'mmcv', 'mmpretrain', 'torchvision') if importlib.util.find_spec(name) is None
+    ]
     if missing:
         raise ImportError(
             f"vik_mm needs {', '.join(missing)}: pip install 'vik_mm[onedl]', or 'vik_mm[openmmlab]' beside packages "

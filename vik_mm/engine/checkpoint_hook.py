@@ -30,6 +30,8 @@ class AtomicCheckpointHook(CheckpointHook):
         BadInputError: When a run starts, if the work dir cannot be written to; later, if a checkpoint cannot be.
     """
 
+    _counts: dict | None = None  # of the checkpoint that is being written
+
     def before_train(self, runner):
         """Find out whether checkpoints can be written, now rather than after the first epoch."""
         super().before_train(runner)
@@ -90,7 +92,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner, checkpoint):
         """Put the counts right: MMEngine's FlexibleRunner takes the epoch for a complete one."""
-        checkpoint['meta'].update(self._counts)
+        checkpoint['meta'].update(self._counts or {})
 
     def _write(self, runner, name: str, meta: dict) -> None:
         self._counts = dict(meta)
@@ -115,6 +117,8 @@ class AtomicCheckpointHook(CheckpointHook):
                 f'the checkpoint {self.last_ckpt} could not be written ({error.strerror or error}); the one before, '
                 f'{last or "none yet"}, is intact: make room, and carry on with --resume'
             ) from error
+        finally:
+            self._counts = None
 
     def _path(self, name: str) -> str:
         return str(self.file_backend.join_path(self.out_dir, name))

@@ -18,7 +18,8 @@ def check_sharding(cfg: Config) -> None:
     Raises:
         ValueError: If an ``EMAHook`` would copy a model that no process has whole.
     """
-    if 'FSDP' not in (kind := (cfg.get('strategy') or {}).get('type', '')) and kind != 'ShardedStrategy':
+    kind = str((cfg.get('strategy') or {}).get('type'))
+    if not kind.endswith(('FSDPStrategy', 'ShardedStrategy')):
         return
     if any(str(hook.get('type')).endswith('EMAHook') for hook in cfg.get('custom_hooks') or []):
         raise ValueError(
