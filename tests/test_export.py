@@ -92,6 +92,7 @@ CASES = [
     ('segmentation', 'torchscript'),
     ('pyramid', 'onnx'),
     ('pyramid', 'torchscript'),
+    ('detection', 'onnx'),
     ('detection', 'torchscript'),
 ]
 
@@ -119,12 +120,13 @@ def test_any_batch_and_size(exported, task, format):
         run(torch.zeros(1, 3, 32, 64))
 
 
-def test_of_a_two_stage_detector_the_backbone(root, tmp_path):
-    model = build(root, 'two_stage')
+@pytest.mark.parametrize('format', ['torchscript', pytest.param('onnx', marks=needs_programs)])
+def test_of_a_two_stage_detector_the_backbone(root, tmp_path, format):
+    model, path = build(root, 'two_stage'), tmp_path / f'model{ENDINGS[format]}'
     with pytest.raises(ValueError, match='MaskRCNN has two stages .* --part backbone'):
-        export(model, tmp_path / 'model.ts', 'torchscript')
-    export(model, tmp_path / 'model.ts', 'torchscript', part='backbone')
-    run, _ = load_exported(tmp_path / 'model.ts')
+        export(model, path, format)
+    export(model, path, format, part='backbone')
+    run, _ = load_exported(path)
     image = torch.randn(1, 3, 90, 70)
     with torch.no_grad():
         for ours, theirs in zip(run(image), model.backbone(image), strict=True):
