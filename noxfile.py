@@ -19,8 +19,8 @@ nox.options.error_on_missing_interpreters = False
 TABLE = Path(__file__).parent / 'docs/data/environments.csv'
 # What pyproject.toml promises; its Triton imports setuptools and does not ask for it.
 OLDEST = ('torch==2.5.1', 'torchvision==0.20.1', 'setuptools')
-# MMCV builds against the PyTorch that is there, and asks for these.
-COMPILED = ('torch==2.8.0', 'torchvision==0.23.0', 'setuptools>=80,<82', 'wheel', 'ninja', 'psutil')
+# MMCV builds against the PyTorch that is there, and asks for these; its Triton's interpreter fails with newer NumPy.
+COMPILED = ('torch==2.8.0', 'torchvision==0.23.0', 'numpy<2.4', 'setuptools>=80,<82', 'wheel', 'ninja', 'psutil')
 # Python, the extra that brings the packages, what is installed before them. What is not pinned is the newest.
 ENVIRONMENTS = {
     'onedl-py310': ('3.10', 'onedl', ()),

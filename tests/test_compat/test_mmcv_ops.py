@@ -388,6 +388,32 @@ def test_the_log_says_so_once(served, capsys):
     assert served.announced
 
 
+COMPILED_FOR_ANOTHER = """
+import sys
+from importlib.machinery import ModuleSpec
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        return ModuleSpec(name, Finder) if name == 'mmcv._ext' else None
+
+    def create_module(spec):
+        raise ImportError('undefined symbol: _ZN3c10')
+
+    def exec_module(module):
+        pass
+
+sys.meta_path.insert(0, Finder)
+import vik_mm
+"""
+
+
+def test_operators_compiled_for_another_torch_are_named_at_import():
+    result = subprocess.run([sys.executable, '-c', COMPILED_FOR_ANOTHER], capture_output=True, text=True)
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("ImportError: MMCV's operators were not compiled for torch ")
+    assert '(undefined symbol: _ZN3c10): ' in line and '--no-build-isolation' in line
+
+
 @pytest.mark.skipif(not SERVED, reason='MMCV has compiled operators here')
 def test_it_can_be_switched_off():
     code = 'import vik_mm; import mmcv.ops'

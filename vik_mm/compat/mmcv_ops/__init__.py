@@ -67,17 +67,33 @@ def serve_mmcv_ops() -> bool:
 
     Returns:
         bool: Whether this project's operators are in place.
+
+    Raises:
+        ImportError: If MMCV's own were compiled for another PyTorch.
     """
     if os.environ.get('VIK_MM_MMCV_OPS') == '0':
         return False
     if isinstance(sys.modules.get('mmcv._ext'), _Operators):
         return True
     if importlib.util.find_spec('mmcv._ext') is not None:
+        _check_compiled()
         return False
     import mmcv
 
     mmcv._ext = sys.modules['mmcv._ext'] = _Operators()
     return True
+
+
+def _check_compiled() -> None:
+    import torch  # whose libraries the operators need
+
+    try:
+        importlib.import_module('mmcv._ext')
+    except ImportError as error:
+        command = BUILD_COMMAND.format(package=_installed_mmcv())
+        raise ImportError(
+            f"MMCV's operators were not compiled for torch {torch.__version__} ({error}): {command}"
+        ) from error
 
 
 def _missing(name, *args, **kwargs):
