@@ -72,32 +72,35 @@ def test_scripts_without_arguments_say_how_they_are_called(script, run_tool):
 
 
 class TestBadInput:
-    def fails(self, run_tool, *args, **kwargs):
-        result = run_tool(*args, check=False, **kwargs)
-        assert result.returncode not in (0, None)
-        return result.text
+    def fails(self, call_tool, *args):
+        code, text = call_tool(*args)
+        assert str(code).startswith('error: ')
+        return text + code
 
     def test_missing_data_names_the_layout(self, root, tmp_path, run_tool):
-        text = self.fails(run_tool, 'train.py', root / 'configs/vik/vik-s_in1k.py')
+        result = run_tool('train.py', root / 'configs/vik/vik-s_in1k.py', check=False)
+        assert result.returncode == 1
+        text = result.text
         assert 'data/imagenet does not exist' in text
         assert 'train/<class>/*.JPEG' in text
         assert 'Traceback' not in text
         assert not (tmp_path / 'work_dirs').exists()
 
-    def test_failed_download_names_the_layout(self, root, tmp_path, run_tool):
-        no_way_out = dict(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9', no_proxy='')
-        text = self.fails(run_tool, 'train.py', root / 'configs/vik/vik-t_cifar10.py', env=no_way_out)
+    def test_failed_download_names_the_layout(self, root, monkeypatch, call_tool):
+        for name, value in dict(http_proxy='http://127.0.0.1:9', https_proxy='http://127.0.0.1:9', no_proxy='').items():
+            monkeypatch.setenv(name, value)
+        text = self.fails(call_tool, 'train.py', root / 'configs/vik/vik-t_cifar10.py')
         assert 'could not be downloaded' in text
         assert 'Below data/cifar10, CIFAR10 expects cifar-10-batches-py/' in text
 
-    def test_checkpoint_of_another_arch(self, tmp_path, shapes_config, run_tool, make_classifier):
+    def test_checkpoint_of_another_arch(self, tmp_path, shapes_config, call_tool, make_classifier):
         path = tmp_path / 'other.pth'
         torch.save(dict(state_dict=make_classifier(arch='tiny', img_size=64).state_dict()), path)
-        text = self.fails(run_tool, 'test.py', shapes_config, path)
+        text = self.fails(call_tool, 'test.py', shapes_config, path)
         assert 'another arch (tiny)' in text
         assert 'accuracy' not in text
 
-    def test_checkpoint_without_some_weights(self, tmp_path, shapes_config, run_tool):
+    def test_checkpoint_without_some_weights(self, tmp_path, shapes_config, call_tool):
         from mmengine.config import Config
         from mmpretrain.registry import MODELS
 
@@ -105,26 +108,26 @@ class TestBadInput:
         del state['head.fc.bias']
         path = tmp_path / 'headless.pth'
         torch.save(dict(state_dict=state), path)
-        text = self.fails(run_tool, 'test.py', shapes_config, path)
+        text = self.fails(call_tool, 'test.py', shapes_config, path)
         assert 'does not fit' in text
         assert 'head.fc.bias' in text
         assert 'accuracy' not in text
 
-    def test_truncated_checkpoint(self, tmp_path, shapes_config, run_tool):
+    def test_truncated_checkpoint(self, tmp_path, shapes_config, call_tool):
         path = tmp_path / 'cut.pth'
         torch.save(dict(state_dict=dict(w=torch.zeros(1000))), path)
         path.write_bytes(path.read_bytes()[:2000])
-        assert 'truncated' in self.fails(run_tool, 'test.py', shapes_config, path)
+        assert 'truncated' in self.fails(call_tool, 'test.py', shapes_config, path)
 
-    def test_auto_scale_lr_without_a_base(self, tmp_path, shapes_config, run_tool):
+    def test_auto_scale_lr_without_a_base(self, tmp_path, shapes_config, call_tool):
         text = shapes_config.read_text() + 'auto_scale_lr = dict(_delete_=True)\n'
         shapes_config.write_text(text)
-        assert 'base_batch_size' in self.fails(run_tool, 'train.py', shapes_config, '--auto-scale-lr')
+        assert 'base_batch_size' in self.fails(call_tool, 'train.py', shapes_config, '--auto-scale-lr')
 
 
-def test_auto_scale_lr_scales_by_the_batch(tmp_path, shapes_config, run_tool):
+def test_auto_scale_lr_scales_by_the_batch(tmp_path, shapes_config, call_tool):
     options = ('--work-dir', tmp_path / 'work', '--no-validate', '--auto-scale-lr')
-    text = run_tool('train.py', shapes_config, *options).text
+    _, text = call_tool('train.py', shapes_config, *options)
     assert 'Scaling the original LR by 0.125' in text  # batches of 4, base_batch_size 32
     optimizer = read_checkpoint(tmp_path / 'work/epoch_1.pth')['optimizer']
     assert {group['initial_lr'] for group in optimizer['param_groups']} == {0.003 / 8}
@@ -138,35 +141,33 @@ class TestConverters:
         torch.save(dict(state_dict=wrapped, epoch=300, arch='vik_small'), path)
         return path
 
-    def test_there_and_back_and_into_the_config(self, root, tmp_path, reference, golden, run_tool):
+    def test_there_and_back_and_into_the_config(self, root, tmp_path, reference, golden, call_tool):
         from mmengine.config import Config
         from mmpretrain.registry import MODELS
 
         ours, back = tmp_path / 'ours.pth', tmp_path / 'back.pth'
-        assert 'arch small' in run_tool('model_converters/reference_to_vik_mm.py', reference, ours).text
+        assert 'arch small' in call_tool('model_converters/reference_to_vik_mm.py', reference, ours)[1]
         model = MODELS.build(Config.fromfile(root / 'configs/vik/vik-s_in1k.py').model)
         model.load_state_dict(torch.load(ours, weights_only=True)['state_dict'], strict=True)
 
-        run_tool('model_converters/vik_mm_to_reference.py', ours, back)
+        call_tool('model_converters/vik_mm_to_reference.py', ours, back)
         expected, got = golden.weights('vik_small'), torch.load(back, weights_only=True)['state_dict']
         assert got.keys() == expected.keys()
         assert all(torch.equal(got[key], expected[key]) for key in expected)
 
-    def test_unknown_weights_and_the_wrong_arch_are_named_and_nothing_is_written(self, tmp_path, reference, run_tool):
+    def test_unknown_weights_and_the_wrong_arch_are_named_and_nothing_is_written(self, tmp_path, reference, call_tool):
         script, out = 'model_converters/reference_to_vik_mm.py', tmp_path / 'out.pth'
         checkpoint = torch.load(reference, weights_only=True)
         checkpoint['state_dict']['module.extra'] = torch.zeros(1)
         torch.save(checkpoint, reference)
-        result = run_tool(script, reference, out, check=False)
-        assert result.returncode == 1
-        assert 'unknown are extra' in result.stderr
-        result = run_tool(script, reference, out, '--arch', 'base', check=False)
-        assert result.returncode == 1
-        assert 'holds arch small' in result.stderr
+        code, _ = call_tool(script, reference, out)
+        assert 'unknown are extra' in code
+        code, _ = call_tool(script, reference, out, '--arch', 'base')
+        assert 'holds arch small' in code
         assert not out.exists()
 
 
-def test_make_shapes_writes_the_layouts_asked_for(tmp_path, run_tool):
+def test_make_shapes_writes_the_layouts_asked_for(tmp_path, call_tool):
     args = ('--train', 4, '--val', 2, '--test', 1, '--layouts', 'imagenet', 'ade20k')
-    run_tool('data/make_shapes.py', tmp_path / 'shapes', *args)
+    call_tool('data/make_shapes.py', tmp_path / 'shapes', *args)
     assert sorted(p.name for p in (tmp_path / 'shapes').iterdir()) == ['ade20k', 'imagenet', 'shapes.json']
