@@ -16,6 +16,7 @@ optim_wrapper = dict(optimizer=dict(weight_decay=0.5))
 train_cfg = dict(max_epochs=2, val_interval=9)
 """
 LARGE = """
+default_hooks.update(checkpoint=dict(interval=2))
 model = dict(
     backbone=dict(arch='large', img_size=32, out_indices=(3,)),
     head=dict(in_channels=768),
