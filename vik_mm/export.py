@@ -1,5 +1,6 @@
 """Models as files that run without this project: ONNX, PyTorch's exported programs, TorchScript, compiled libraries."""
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -333,8 +334,10 @@ def _write_torch_export(module, image, path, meta):
 
 def _read_torch_export(path):
     extra = {_META: ''}
-    program = torch.export.load(str(path), extra_files=extra).module(check_guards=False)
-    return _without_gradient(program), extra[_META]
+    unlift = torch.export.load(str(path), extra_files=extra).module
+    # Older PyTorch has no guards to switch off.
+    options = dict(check_guards=False) if 'check_guards' in inspect.signature(unlift).parameters else {}
+    return _without_gradient(unlift(**options)), extra[_META]
 
 
 def _write_torchscript(module, image, path, meta):
