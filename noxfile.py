@@ -79,6 +79,7 @@ def run_suite(session: nox.Session) -> None:
     row['commit'] = session.run('git', 'rev-parse', '--short', 'HEAD', external=True, silent=True).strip()
     if not session.posargs:  # of the whole suite only
         write(row)
+        session.run('python', 'tools/analysis_tools/make_readme.py')
     if row['failed']:
         session.error(f'{row["failed"]} tests failed')
 

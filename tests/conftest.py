@@ -15,7 +15,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported, which the mm packages do
 
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 from mmpretrain.registry import MODELS
 
 import vik_mm
@@ -161,6 +162,12 @@ def shapes_config(make_config):
     return make_config('classification')
 
 
+def with_subclasses(kind):
+    yield kind
+    for below in kind.__subclasses__():
+        yield from with_subclasses(below)
+
+
 @pytest.fixture
 def call_tool(monkeypatch, tmp_path, capsys):
     """Run a tool's main() in this process, from another folder; return its exit value and what it wrote."""
@@ -171,8 +178,10 @@ def call_tool(monkeypatch, tmp_path, capsys):
         spec.loader.exec_module(module)
         monkeypatch.setattr(sys, 'argv', [script, *map(str, args)])
         monkeypatch.chdir(tmp_path)
-        # Loggers keep the output stream that they were made with.
-        MMLogger._instance_dict.clear()
+        # Loggers keep the output stream that they were made with; the rest is kept by a name that holds the second, and
+        # two runs of one second would share a folder.
+        for kept in (MMLogger, MessageHub, *with_subclasses(Visualizer)):
+            kept._instance_dict.clear()
         capsys.readouterr()
         try:
             code = module.main()
