@@ -15,8 +15,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported, which the mm packages do
 
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.visualization import Visualizer
+from mmengine.utils import ManagerMixin
 from mmpretrain.registry import MODELS
 
 import vik_mm
@@ -179,8 +178,8 @@ def call_tool(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(sys, 'argv', [script, *map(str, args)])
         monkeypatch.chdir(tmp_path)
         # Loggers keep the output stream that they were made with; the rest is kept by a name that holds the second, and
-        # two runs of one second would share a folder.
-        for kept in (MMLogger, MessageHub, *with_subclasses(Visualizer)):
+        # two runs of one second would share a folder and a default scope.
+        for kept in with_subclasses(ManagerMixin):
             kept._instance_dict.clear()
         capsys.readouterr()
         try:
