@@ -12,7 +12,6 @@ from mmengine.registry import MODELS, init_default_scope
 from vik_mm.errors import BadInputError
 from vik_mm.export import ENDINGS, export, load_exported
 
-SIZES = [(1, 3, 64, 64), (2, 3, 65, 130), (3, 3, 224, 160)]
 SMALL = dict(depths=(1, 1, 1, 1), embed_dims=(8, 12, 16, 20))
 # Config, small architecture, and what else follows from it.
 MODELS_OF = {
@@ -31,6 +30,11 @@ MODELS_OF = {
         'segmentation/upernet_vik-t_small-1k_carparts-192x192.py',
         SMALL,
         dict(decode_head=dict(in_channels=[8, 12, 16, 20]), auxiliary_head=dict(in_channels=16)),
+    ),
+    'transformer': (
+        'karat/vit-t_g3b_cifar10-32px.py',
+        dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=24),
+        dict(head=dict(in_channels=24)),
     ),
     'two_stage': ('detection/mask-rcnn_vik-demo_fpn_shapes.py', SMALL, dict(neck=dict(in_channels=[8, 12, 16, 20]))),
 }
@@ -74,7 +78,7 @@ def exported(root, tmp_path_factory):
 def outputs(model, task, image):
     """What the model computes by itself."""
     with torch.no_grad():
-        if task == 'classification':
+        if task in ('classification', 'transformer'):
             return [model(image, mode='tensor')]
         if task in ('segmentation', 'pyramid'):
             meta = dict(img_shape=image.shape[2:])
@@ -88,6 +92,8 @@ CASES = [
     ('classification', 'onnx'),
     ('classification', 'torch-export'),
     ('classification', 'torchscript'),
+    ('transformer', 'onnx'),
+    ('transformer', 'torchscript'),
     ('segmentation', 'onnx'),
     ('segmentation', 'torchscript'),
     ('pyramid', 'onnx'),
@@ -109,15 +115,43 @@ def test_any_batch_and_size(exported, task, format):
     run, held = load_exported(path)
     assert held == {key: value for key, value in meta.items() if key != 'max_difference'}
     assert len(held['mean']) == len(held['std']) == 3 and held['classes'][7] == 'class 7'
-    for size in SIZES:
+    side = 4 if task == 'transformer' else 32
+    for size in ((1, 3, side, side), (2, 3, 2 * side + 1, 4 * side + 2), (3, 3, 7 * side, 5 * side)):
         image = torch.randn(size, generator=torch.Generator().manual_seed(1))
         expected = outputs(model, task, image)
         got = run(image)
         assert len(got) == len(expected)
         for ours, theirs in zip(got, expected):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    with pytest.raises(BadInputError, match='sides from 64 to 4096'):
-        run(torch.zeros(1, 3, 32, 64))
+    with pytest.raises(BadInputError, match=rf'images from \({side}, {side}\) to \(4096, 4096\) pixels'):
+        run(torch.zeros(1, 3, side - 1, 64))
+
+
+SWIN = dict(embed_dims=8, depths=[1, 2], num_heads=[1, 2])
+# Backbone, its channels and image side.
+ONE_SIZE = {
+    'swin': (dict(type='SwinKArAt', arch=SWIN, img_size=60, out_indices=(1,)), 16, 60),
+    'convit': (dict(type='ConViTKArAt', img_size=64), 192, 64),
+}
+
+
+@pytest.mark.parametrize('format', ['torchscript', pytest.param('onnx', marks=needs_programs)])
+@pytest.mark.parametrize('name', ONE_SIZE)
+def test_models_of_one_size_take_it_in_any_batch(tmp_path, name, format):
+    backbone, channels, side = ONE_SIZE[name]
+    if name == 'convit':
+        pytest.importorskip('timm')
+    neck = None if name == 'convit' else dict(type='GlobalAveragePooling')
+    head = dict(type='LinearClsHead', num_classes=3, in_channels=channels)
+    torch.manual_seed(0)
+    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head)).eval()
+    path = tmp_path / f'model{ENDINGS[format]}'
+    export(model, path, format)
+    run, _ = load_exported(path)
+    image = torch.randn(5, 3, side, side)
+    torch.testing.assert_close(run(image)[0], outputs(model, 'classification', image)[0], rtol=1e-4, atol=1e-4)
+    with pytest.raises(BadInputError, match=rf'images of \({side}, {side}\) pixels, got \(64, 96\)'):
+        run(torch.zeros(1, 3, 64, 96))
 
 
 @pytest.mark.parametrize('format', ['torchscript', pytest.param('onnx', marks=needs_programs)])

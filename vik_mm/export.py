@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmpretrain.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
+from vik_mm.backbones import ConViTKArAt, ViTKArAt
+from vik_mm.backbones.vik import MIN_IMAGE_SIZE
 from vik_mm.compat.tracing import trace_sizes
 from vik_mm.errors import BadInputError
 from vik_mm.ops import reference_operators
@@ -19,10 +22,7 @@ from vik_mm.version import __version__
 ENDINGS = {'onnx': '.onnx', 'torch-export': '.export.pt2', 'torchscript': '.ts', 'aoti': '.aoti.pt2'}
 DTYPES = ('float32', 'float16', 'bfloat16', 'int8')
 PARTS = ('model', 'backbone')
-# Sides in pixels that exported files take.
-MIN_SIZE, MAX_SIZE = 64, 4096
-# Traced at a size where every stage has more than one patch: an axis of length one is taken for one that always is.
-_TRACED = (2, 3, 480, 352)
+MAX_SIZE = 4096
 _META = 'vik_mm.json'
 
 
@@ -93,6 +93,28 @@ def task_of(model: nn.Module) -> str:
     raise ValueError(f'{type(model).__name__} is no classifier, detector or segmentor with a head')
 
 
+class _Sizes:
+    """Sizes of images that a model's file takes, is traced at, and is compared with the model at.
+
+    Args:
+        model (nn.Module): A model with a backbone.
+    """
+
+    def __init__(self, model: nn.Module):
+        backbone = getattr(model, 'backbone', None)
+        if isinstance(backbone, (SwinTransformer, ConViTKArAt)):
+            swin = isinstance(backbone, SwinTransformer)
+            self.smallest = self.largest = tuple(backbone.patch_embed.init_input_size if swin else backbone.img_size)
+            self.traced = (2, 3, *self.smallest)
+            self.compared = tuple((batch, 3, *self.smallest) for batch in (1, 3, 4))
+            return
+        side = backbone.patch_embed.projection.stride[0] if isinstance(backbone, ViTKArAt) else MIN_IMAGE_SIZE
+        self.smallest, self.largest = (side, side), (MAX_SIZE, MAX_SIZE)
+        # Every stage of ViK has more than one patch here: an axis of length one is taken for one that always is.
+        self.traced = (2, 3, 15 * side, 11 * side)
+        self.compared = ((1, 3, side, 2 * side), (3, 3, 6 * side + 1, 5 * side + 1), (2, 3, 10 * side, 7 * side))
+
+
 class _Cast(nn.Module):
     """Takes and gives float32 around a part that computes in another dtype."""
 
@@ -112,7 +134,10 @@ def export(
     dtype: str = 'float32',
     classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Write a model for batches and images of any size.
+    """Write a model for batches of any size, and images of any size that the model takes.
+
+    Those of Swin, whose blocks shift their windows or not as the size has it, and of ConViT, made for one size, take
+    images of that size.
 
     Args:
         model (nn.Module): Built and with its weights; in float32, on the CPU. It is in evaluation mode afterwards.
@@ -125,7 +150,7 @@ def export(
 
     Returns:
         dict[str, Any]: What the file holds about itself, and ``max_difference``: the largest difference to the model
-        over images of three sizes, none of them the traced one.
+        over batches of three sizes, none of them the traced one.
 
     Raises:
         ValueError: If an argument is unknown, or these do not go together.
@@ -135,6 +160,7 @@ def export(
     _check(path, format, dtype)
     model.eval()
     whole = ExportedPart(model, part).eval()
+    sizes = _Sizes(model)
     preprocessor = getattr(model, 'data_preprocessor', None)
     statistics = {key: getattr(preprocessor, key, None) for key in ('mean', 'std')}
     meta = dict(
@@ -145,19 +171,18 @@ def export(
         task=task_of(model),
         classes=None if classes is None else list(classes),
         order='RGB',
-        min_size=MIN_SIZE,
-        max_size=MAX_SIZE,
+        min_size=list(sizes.smallest),
+        max_size=list(sizes.largest),
         **{key: None if value is None else value.flatten().tolist() for key, value in statistics.items()},
     )
-    sizes = ((1, 3, 64, 96), (3, 3, 193, 161), (2, 3, 320, 224))
     generator = torch.Generator().manual_seed(0)
-    images = [torch.randn(size, generator=generator) for size in sizes]
+    images = [torch.randn(size, generator=generator) for size in sizes.compared]
     with torch.no_grad(), reference_operators():
         expected = [whole(image) for image in images]
         meta['lengths'] = whole.lengths
         module = whole if dtype in ('float32', 'int8') else _Cast(whole, getattr(torch, dtype))
         path.parent.mkdir(parents=True, exist_ok=True)
-        _WRITERS[format](module, torch.randn(_TRACED, generator=generator), path, meta)
+        _WRITERS[format](module, torch.randn(sizes.traced, generator=generator), path, meta)
         if dtype not in ('float32', 'int8'):
             whole.float()
     if dtype == 'int8':
@@ -205,11 +230,10 @@ def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tens
         raise BadInputError(f'{path} cannot be loaded as {format}; export it again ({reason})') from error
 
     def checked(image: Tensor) -> list[Tensor]:
-        if min(image.shape[2:]) < meta['min_size'] or max(image.shape[2:]) > meta['max_size']:
-            raise BadInputError(
-                f'{path} takes images with sides from {meta["min_size"]} to {meta["max_size"]} pixels, got '
-                f'{tuple(image.shape[2:])}'
-            )
+        size, smallest, largest = tuple(image.shape[2:]), tuple(meta['min_size']), tuple(meta['max_size'])
+        if any(not low <= side <= high for low, side, high in zip(smallest, size, largest)):
+            sides = f'of {smallest}' if smallest == largest else f'from {smallest} to {largest}'
+            raise BadInputError(f'{path} takes images {sides} pixels, got {size}; resize or pad them')
         return run(image)
 
     return checked, meta
@@ -276,10 +300,12 @@ def _check_torch(format: str) -> None:
         )
 
 
-def _program(module: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
+def _program(module: nn.Module, image: Tensor, meta: dict) -> torch.export.ExportedProgram:
     dim = torch.export.Dim
-    sides = {0: dim.DYNAMIC, 2: dim.DYNAMIC(max=MAX_SIZE), 3: dim.DYNAMIC(max=MAX_SIZE)}
-    return torch.export.export(module, (image,), dynamic_shapes=dict(image=sides), strict=False)
+    axes = {0: dim.DYNAMIC}
+    if meta['min_size'] != meta['max_size']:
+        axes |= {axis: dim.DYNAMIC(max=high) for axis, high in zip((2, 3), meta['max_size'])}
+    return torch.export.export(module, (image,), dynamic_shapes=dict(image=axes), strict=False)
 
 
 def _names(meta: dict) -> list[str]:
@@ -292,7 +318,7 @@ def _names(meta: dict) -> list[str]:
 
 def _write_onnx(module, image, path, meta):
     program = torch.onnx.export(
-        _program(module, image),
+        _program(module, image, meta),
         dynamo=True,
         input_names=['image'],
         output_names=_names(meta),
@@ -329,7 +355,7 @@ def _quantise(path: Path) -> None:
 
 
 def _write_torch_export(module, image, path, meta):
-    torch.export.save(_program(module, image), str(path), extra_files={_META: json.dumps(meta)})
+    torch.export.save(_program(module, image, meta), str(path), extra_files={_META: json.dumps(meta)})
 
 
 def _read_torch_export(path):
@@ -354,7 +380,7 @@ def _write_aoti(module, image, path, meta):
     from torch._inductor import aoti_compile_and_package
 
     options = {'aot_inductor.metadata': {_META: json.dumps(meta)}}
-    aoti_compile_and_package(_program(module, image), package_path=str(path), inductor_configs=options)
+    aoti_compile_and_package(_program(module, image, meta), package_path=str(path), inductor_configs=options)
 
 
 def _read_aoti(path):
