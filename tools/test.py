@@ -92,7 +92,9 @@ def main():
             run_exported(runner.model, args.checkpoint)
         else:
             runner.load_checkpoint(args.checkpoint, strict=True)
-    except (FileNotFoundError, RuntimeError, ValueError) as error:
+    except FileNotFoundError as error:
+        sys.exit(f'error: {error}')
+    except (RuntimeError, ValueError) as error:
         sys.exit(f'error: {args.checkpoint} does not fit {args.config}: {error}')
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

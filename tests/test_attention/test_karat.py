@@ -146,6 +146,16 @@ def test_a_constant_parameter_stays_constant_and_the_prefix_alone(sums):
     torch.testing.assert_close(new[:, :, 1:], torch.full((1, 2, 30, 3), 2.0 * 9 / 30 if sums else 2.0))
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_resampled_on_cpus(dtype):
+    parameter = torch.randn(2, 1 + 9, 3).to(dtype)
+    new = resample_tokens(parameter, 1, (3, 3), (6, 5), sums=True)
+    assert new.dtype == dtype
+    torch.testing.assert_close(
+        new.float(), resample_tokens(parameter.float(), 1, (3, 3), (6, 5), sums=True), rtol=1e-2, atol=1e-2
+    )
+
+
 @pytest.mark.parametrize('basis', BASES)
 def test_an_image_of_one_colour_gets_the_same_answer_on_another_grid(basis):
     """Scores and values that are the same for all tokens of a grid: sums over tokens are what matters."""

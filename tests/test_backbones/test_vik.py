@@ -133,9 +133,10 @@ def test_checkpointing_gives_equal_gradients(make_vik):
         torch.testing.assert_close(plain, checkpointed, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize('img_size', [32, 64, 224])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-def test_mixed_precision_stays_near_float32(make_vik, dtype):
-    model = randomised(make_vik(img_size=64))
+def test_mixed_precision_stays_near_float32(make_vik, dtype, img_size):
+    model = randomised(make_vik(img_size=img_size))
     x = torch.randn(2, 3, 64, 64)
     expected = model(x)[0]
     with torch.autocast('cpu', dtype):

@@ -38,3 +38,12 @@ def test_nothing_is_done_to_a_map_of_the_size_asked_for():
 def test_a_constant_stays_constant():
     x = torch.full((1, 1, 20, 33), 3.0)
     torch.testing.assert_close(spread_to_size(average_to_grid(x, (7, 7)), (20, 33)), x)
+
+
+@pytest.mark.parametrize('size', [(3, 4), (3, 9), (14, 14)], ids=str)
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_goes_both_ways_on_cpus(dtype, size):
+    x = torch.randn(1, 2, 7, 7).to(dtype)
+    answer = spread_to_size(x, size)
+    assert answer.dtype == dtype
+    torch.testing.assert_close(answer.float(), spread_to_size(x.float(), size), rtol=1e-2, atol=1e-2)

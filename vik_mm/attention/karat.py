@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vik_mm.ops.backends import compute_dtype
+
 from .bases import BASES
 
 BASE_ACTIVATIONS = {'zero': None, 'silu': F.silu, 'identity': lambda x: x}
@@ -192,7 +194,8 @@ def resample_tokens(
     """
     prefix, grid = parameter[..., :num_prefix_tokens, :], parameter[..., num_prefix_tokens:, :]
     rows = grid.transpose(-1, -2)  # [..., R, tokens]
-    maps = F.interpolate(rows.reshape(-1, 1, *old), new, mode='bicubic', align_corners=False, antialias=True)
+    maps = rows.reshape(-1, 1, *old).to(compute_dtype(rows))  # CPUs know this in float32 alone
+    maps = F.interpolate(maps, new, mode='bicubic', align_corners=False, antialias=True).to(rows.dtype)
     maps = maps.view(*rows.shape[:-1], -1)
     if sums:
         maps = maps * (math.prod(old) / math.prod(new))

@@ -45,9 +45,11 @@ def spread_to_size(x: Tensor, size: tuple[int, int]) -> Tensor:
         return _along_axes(x, *(_tents(x, axis, pixels) for axis, pixels in zip((2, 3), size)))
     if tuple(x.shape[2:]) == tuple(size):
         return x
-    # Where an axis shrinks, plain bilinear sampling would skip pixels.
-    shrinks = size[0] < x.shape[2] or size[1] < x.shape[3]
-    return F.interpolate(x, size, mode='bilinear', align_corners=False, antialias=shrinks)
+    if size[0] >= x.shape[2] and size[1] >= x.shape[3]:
+        return F.interpolate(x, size, mode='bilinear', align_corners=False)
+    # Where an axis shrinks, plain bilinear sampling would skip pixels. CPUs average in float32 alone.
+    wide = x.to(compute_dtype(x))
+    return F.interpolate(wide, size, mode='bilinear', align_corners=False, antialias=True).to(x.dtype)
 
 
 def _along_axes(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
