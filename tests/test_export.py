@@ -43,6 +43,7 @@ CLASSES = [f'class {k}' for k in range(8)]
 
 @pytest.fixture(autouse=True)
 def scope():
+    init_default_scope('mmpretrain')
     yield
     init_default_scope('mmpretrain')
 
