@@ -140,8 +140,6 @@ ONE_SIZE = {
 @pytest.mark.parametrize('name', ONE_SIZE)
 def test_models_of_one_size_take_it_in_any_batch(tmp_path, name, format):
     backbone, channels, side = ONE_SIZE[name]
-    if name == 'convit':
-        pytest.importorskip('timm')
     neck = None if name == 'convit' else dict(type='GlobalAveragePooling')
     head = dict(type='LinearClsHead', num_classes=3, in_channels=channels)
     torch.manual_seed(0)
@@ -170,8 +168,11 @@ def test_of_a_two_stage_detector_the_backbone(root, tmp_path, format):
 
 @needs_programs
 def test_int8_and_float16_answer_nearly_alike_and_are_smaller(exported, tmp_path):
+    import onnx
+
     whole, _, model = exported('classification', 'onnx')
     script, _, _ = exported('classification', 'torchscript')
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
     image = torch.randn(4, 3, 96, 96)
     expected = outputs(model, 'classification', image)[0]
     export(model, small := tmp_path / 'int8.onnx', 'onnx', dtype='int8')
@@ -180,7 +181,11 @@ def test_int8_and_float16_answer_nearly_alike_and_are_smaller(exported, tmp_path
         answer = load_exported(path)[0](image)[0]
         torch.testing.assert_close(answer, expected, rtol=0.1, atol=0.1 * expected.std().item())
         assert path.stat().st_size < larger.stat().st_size
-    assert next(model.parameters()).dtype == torch.float32
+    # The two 1x1 convolutions of each block's MLP, and the classifier.
+    kinds = [node.op_type for node in onnx.load(small).graph.node]
+    assert kinds.count('MatMulInteger') >= 2 * 3 + 1
+    for key, value in model.state_dict().items():  # the model is as it was
+        assert torch.equal(value, weights[key]) and value.dtype == weights[key].dtype
 
 
 def test_bad_arguments_and_files(root, tmp_path):

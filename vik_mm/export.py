@@ -1,5 +1,6 @@
 """Models as files that run without this project: ONNX, PyTorch's exported programs, TorchScript, compiled libraries."""
 
+import copy
 import inspect
 import json
 import os
@@ -126,6 +127,33 @@ class _Cast(nn.Module):
         return tuple(out.float() for out in self.part(image.to(self.dtype)))
 
 
+class _PixelProduct(nn.Module):
+    """A 1x1 convolution as a matrix product; ``[B, C, ...]``."""
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(conv.weight.detach().flatten(1)), conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
+
+
+def _in_dtype(part: ExportedPart, dtype: str) -> nn.Module:
+    """Give a part that computes in a dtype; it shares weights with the one given in float32 alone."""
+    if dtype == 'float32':
+        return part
+    part = copy.deepcopy(part)
+    if dtype != 'int8':
+        return _Cast(part, getattr(torch, dtype))
+    # What is quantised are matrix products, and most of ViK's weights are 1x1 convolutions.
+    for module in list(part.modules()):
+        for name, child in list(module.named_children()):
+            plain = dict(kernel_size=(1, 1), stride=(1, 1), padding=(0, 0), groups=1)
+            if type(child) is nn.Conv2d and all(getattr(child, key) == value for key, value in plain.items()):
+                setattr(module, name, _PixelProduct(child))
+    return part
+
+
 def export(
     model: nn.Module,
     path: str | os.PathLike,
@@ -144,8 +172,8 @@ def export(
         path (str | PathLike): The file, ending as :data:`ENDINGS` says.
         format (str): 'onnx', 'torch-export', 'torchscript' or 'aoti' (a library compiled for this kind of machine).
         part (str): 'model' or 'backbone'; see :class:`ExportedPart`. Defaults to 'model'.
-        dtype (str): 'float32', 'float16', 'bfloat16', or 'int8': ONNX Runtime's dynamic quantisation of weights.
-            Defaults to 'float32'.
+        dtype (str): 'float32', 'float16', 'bfloat16', or 'int8': ONNX Runtime's dynamic quantisation of
+            matrix products, 1x1 convolutions among them. Defaults to 'float32'.
         classes (Sequence[str], optional): Names of the classes. Defaults to None.
 
     Returns:
@@ -180,11 +208,8 @@ def export(
     with torch.no_grad(), reference_operators():
         expected = [whole(image) for image in images]
         meta['lengths'] = whole.lengths
-        module = whole if dtype in ('float32', 'int8') else _Cast(whole, getattr(torch, dtype))
         path.parent.mkdir(parents=True, exist_ok=True)
-        _WRITERS[format](module, torch.randn(sizes.traced, generator=generator), path, meta)
-        if dtype not in ('float32', 'int8'):
-            whole.float()
+        _WRITERS[format](_in_dtype(whole, dtype), torch.randn(sizes.traced, generator=generator), path, meta)
     if dtype == 'int8':
         _quantise(path)
     run, _ = load_exported(path)
@@ -348,7 +373,7 @@ def _quantise(path: Path) -> None:
     draft = path.with_suffix('.float32.onnx')
     onnx.save(model, draft)
     try:
-        # Matrix products alone: convolutions stay in float32.
+        # Matrix products alone: convolutions of more than a pixel stay in float32.
         quantize_dynamic(draft, path, op_types_to_quantize=['MatMul', 'Gemm'], weight_type=QuantType.QInt8)
     finally:
         draft.unlink()
