@@ -23,6 +23,7 @@ from vik_mm.version import __version__
 ENDINGS = {'onnx': '.onnx', 'torch-export': '.export.pt2', 'torchscript': '.ts', 'aoti': '.aoti.pt2'}
 DTYPES = ('float32', 'float16', 'bfloat16', 'int8')
 PARTS = ('model', 'backbone')
+# The longest side in pixels that exported files take; the shortest is the model's.
 MAX_SIZE = 4096
 _META = 'vik_mm.json'
 
