@@ -23,7 +23,9 @@ from vik_mm.errors import BadInputError
 from vik_mm.layers import ConvMLP, LayerScale
 from vik_mm.mixers import build_token_mixer
 from vik_mm.mixers.multipatch_rbfkan import effective_rank, resample_global_maps
-from vik_mm.ops import pad_to_multiple
+from vik_mm.ops import is_exported, pad_to_multiple
+
+from .own_extent import compute_by_extent, read_extents
 
 MIN_IMAGE_SIZE = 32
 
@@ -164,8 +166,8 @@ class ViK(BaseBackbone):
         img_size (int | tuple[int, int]): Image size, or height and width, in pixels, that the global step's native
             grids are made for. Images of other sizes are taken all the same. Defaults to 224.
         in_channels (int): Channels of the image. Defaults to 3.
-        token_mixer (dict): Config of the token mixer, a type registered in MMPretrain.
-            Defaults to ``dict(type='MultiPatchRBFKAN', patch_size=7, num_grids=8, rank=64)``.
+        token_mixer (dict | Sequence[dict]): Config of the token mixer, a type registered in MMPretrain; or one for each
+            stage of ``arch``. Defaults to ``dict(type='MultiPatchRBFKAN', patch_size=7, num_grids=8, rank=64)``.
         mlp_ratio (float): Hidden channels of the MLP over the stage's channels. Defaults to 4.
         stem (dict): ``kernel_size``, ``stride`` and ``padding`` of the first convolution, in pixels.
             Defaults to ``dict(kernel_size=7, stride=4, padding=2)``.
@@ -185,6 +187,11 @@ class ViK(BaseBackbone):
         init_cfg (dict | list[dict], optional): Initialization config of MMEngine, e.g.
             ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``. None keeps the reference release's start
             values, which the constructor sets. Defaults to None.
+        ignore_padding (bool): Whether each image of a batch is computed at its own extent, which is read off the zeros
+            that a data preprocessor pads with, instead of together with its padding. The maps of an image then do not
+            depend on the other images of the batch; they are zero outside of its extent. Batches of images of one
+            size are computed as without. An exported or traced model takes the whole input for content.
+            Defaults to False, as in the release.
 
     Shape:
         - Input: ``[B, in_channels, H, W]``, ``H`` and ``W`` at least 32.
@@ -213,7 +220,7 @@ class ViK(BaseBackbone):
         arch: str | dict = 'small',
         img_size: int | tuple[int, int] = 224,
         in_channels: int = 3,
-        token_mixer: dict = dict(type='MultiPatchRBFKAN', patch_size=7, num_grids=8, rank=64),
+        token_mixer: dict | Sequence[dict] = dict(type='MultiPatchRBFKAN', patch_size=7, num_grids=8, rank=64),
         mlp_ratio: float = 4,
         stem: dict = dict(kernel_size=7, stride=4, padding=2),
         drop_rate: float = 0.0,
@@ -226,6 +233,7 @@ class ViK(BaseBackbone):
         norm_eval: bool = False,
         with_cp: bool = False,
         init_cfg=None,
+        ignore_padding: bool = False,
     ):
         super().__init__(init_cfg=init_cfg)
         self.arch = arch
@@ -241,6 +249,7 @@ class ViK(BaseBackbone):
         # Written so that NaN is refused too.
         if not 1 <= mlp_ratio * min(self.embed_dims) < math.inf:
             raise ValueError(f'mlp_ratio={mlp_ratio} must be positive, and give each stage a hidden channel')
+        mixers = _check_token_mixers(token_mixer, len(self.depths))
         if not 0 <= layer_scale_init_value < math.inf:
             raise ValueError(f'layer_scale_init_value={layer_scale_init_value} must be 0 (no layer scale) or positive')
 
@@ -258,7 +267,7 @@ class ViK(BaseBackbone):
                 ViKBlock(
                     self.embed_dims[i],
                     grid_sizes[i],
-                    token_mixer,
+                    mixers[i],
                     mlp_ratio=mlp_ratio,
                     norm_cfg=norm_cfg,
                     act_cfg=act_cfg,
@@ -272,6 +281,14 @@ class ViK(BaseBackbone):
             self.stages.append(ViKStage(self.embed_dims[i - 1] if i else None, self.embed_dims[i], blocks))
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.embed_dims[i]))
+        self.out_strides = [strides[i] for i in self.out_indices]
+        self.ignore_padding = ignore_padding
+        if ignore_padding and any(isinstance(module, _BatchNorm) for module in self.modules()):
+            raise ValueError(
+                f'ignore_padding=True computes images of unlike sizes one after the other, and batch norm '
+                f'(norm_cfg={norm_cfg!r}) would see the statistics of single images; set ignore_padding=False, or '
+                "norm_cfg=dict(type='GN', num_groups=1)"
+            )
 
         self._register_load_state_dict_pre_hook(self._adapt_state_dict)
         self._freeze()
@@ -298,6 +315,12 @@ class ViK(BaseBackbone):
                 f'ViK takes images from {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} pixels up, got {x.shape[2]}x{x.shape[3]}; '
                 'resize or pad them'
             )
+        extents = read_extents(x, at_least=MIN_IMAGE_SIZE) if self.ignore_padding and not is_exported() else None
+        if extents is None:
+            return self._compute_maps(x)
+        return compute_by_extent(self._compute_maps, x, extents, self.out_strides)
+
+    def _compute_maps(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
         maps = {}
         for i, stage in enumerate(self.stages):
@@ -305,6 +328,13 @@ class ViK(BaseBackbone):
             if i in self.out_indices:
                 maps[i] = getattr(self, f'norm{i}')(x)
         return tuple(maps[i] for i in self.out_indices)
+
+    def compile(self, *args, **kwargs) -> None:
+        """Compile the backbone in place, as ``nn.Module.compile``; extents are read outside of the graph."""
+        if self.ignore_padding:
+            self._compute_maps = torch.compile(self._compute_maps, *args, **kwargs)
+        else:
+            super().compile(*args, **kwargs)
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``, where it has one.
@@ -442,6 +472,17 @@ def _check_arch(arch, settings) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if not depths or len(depths) != len(embed_dims) or min(*depths, *embed_dims) < 1:
         raise ValueError(f'depths and embed_dims must be equally many positive numbers, got {depths} and {embed_dims}')
     return depths, embed_dims
+
+
+def _check_token_mixers(token_mixer, num_stages: int) -> list[dict]:
+    if not isinstance(token_mixer, (list, tuple)):
+        return [token_mixer] * num_stages
+    if len(token_mixer) != num_stages:
+        raise ValueError(
+            f'token_mixer lists {len(token_mixer)} mixers, and arch has {num_stages} stages; give one config for each '
+            'stage, or one for all'
+        )
+    return list(token_mixer)
 
 
 def _check_img_size(img_size) -> tuple[int, int]:

@@ -39,6 +39,8 @@ class MultiPatchRBFKAN(TokenMixer):
         axis_mix (bool): Whether to take the axis step; the paper's ablation without it has False. Defaults to True.
         global_mix (bool): Whether to take the global step; the paper's ablation without it has False.
             Defaults to True.
+        global_zero_init (bool): Whether ``B`` of the global step starts at zero, so that the step adds nothing until it
+            has learned something. The release starts it at random. Defaults to False.
         backend (str, optional): Backend of :func:`vik_mm.ops.rbf_kan`; None chooses. Defaults to None.
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
@@ -62,6 +64,7 @@ class MultiPatchRBFKAN(TokenMixer):
         rank: int = 64,
         axis_mix: bool = True,
         global_mix: bool = True,
+        global_zero_init: bool = False,
         backend: str | None = None,
         init_cfg=None,
     ):
@@ -89,6 +92,8 @@ class MultiPatchRBFKAN(TokenMixer):
             self.global_out = nn.Parameter(torch.empty(*grid_size, rank))
             for weight, fan_in in ((self.global_in, math.prod(grid_size)), (self.global_out, rank)):
                 nn.init.uniform_(weight, -(fan_in**-0.5), fan_in**-0.5)
+            if global_zero_init:
+                nn.init.zeros_(self.global_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""

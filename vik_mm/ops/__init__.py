@@ -1,6 +1,6 @@
 """Functions on tensors; torch is all they know."""
 
-from .backends import is_traced, reference_operators
+from .backends import is_exported, is_traced, reference_operators
 from .fourier_kan import fourier_kan, fourier_kan_backend
 from .matmul import linear
 from .patches import merge_patches, pad_to_multiple, split_patches
@@ -12,6 +12,7 @@ __all__ = [
     'average_to_grid',
     'fourier_kan',
     'fourier_kan_backend',
+    'is_exported',
     'is_traced',
     'linear',
     'merge_patches',

@@ -111,6 +111,12 @@ def is_traced() -> bool:
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
+def is_exported() -> bool:
+    """Tell whether the model at hand is being written to a file, which cannot branch on the values of pixels."""
+    is_exporting = getattr(torch.compiler, 'is_exporting', bool)  # from PyTorch 2.7 on
+    return _is_exporting or torch.jit.is_tracing() or is_exporting()
+
+
 def plain_or_operator(function: Callable, operator: Callable) -> Callable:
     """Choose between a function and the custom operator that wraps it.
 
