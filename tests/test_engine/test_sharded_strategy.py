@@ -89,6 +89,14 @@ def test_averaged_weights_of_a_divided_model_are_refused(call_tool, make_config,
     assert str(code).startswith('error: EMAHook copies the model, which ShardedStrategy divides')
 
 
+def test_images_computed_one_by_one_are_refused_in_a_divided_model(call_tool, make_config, tmp_path):
+    config = make_config(
+        'classification', "model = dict(backbone=dict(ignore_padding=True))\nstrategy = dict(type='ShardedStrategy')\n"
+    )
+    code, _ = call_tool('train.py', config, '--work-dir', tmp_path / 'run')
+    assert str(code).startswith('error: model.backbone.ignore_padding=True runs the backbone once for each image size')
+
+
 def test_a_divided_model_is_validated_and_tested(train, call_tool, tmp_path):
     training = train('run', True, 'train_cfg.update(val_interval=1)\n', options=())
     accuracies = re.findall(r'Epoch\(val\) \[2\].*accuracy/top1: ([\d.]+)', training.text)

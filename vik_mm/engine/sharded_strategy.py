@@ -16,7 +16,8 @@ def check_sharding(cfg: Config) -> None:
         cfg (Config): The config, as it goes to the Runner.
 
     Raises:
-        ValueError: If an ``EMAHook`` would copy a model that no process has whole.
+        ValueError: If an ``EMAHook`` would copy a model that no process has whole, or the backbone computes images of
+            unlike sizes one after the other: processes with other numbers of sizes would wait for each other for ever.
     """
     kind = str((cfg.get('strategy') or {}).get('type'))
     if not kind.endswith(('FSDPStrategy', 'ShardedStrategy')):
@@ -25,6 +26,11 @@ def check_sharding(cfg: Config) -> None:
         raise ValueError(
             f'EMAHook copies the model, which {kind} divides among the processes; take it out of custom_hooks, or '
             "train without 'strategy'"
+        )
+    if ((cfg.get('model') or {}).get('backbone') or {}).get('ignore_padding'):
+        raise ValueError(
+            f'model.backbone.ignore_padding=True runs the backbone once for each image size of a batch, and {kind} '
+            "needs the same number of runs in every process; set ignore_padding=False, or train without 'strategy'"
         )
 
 
