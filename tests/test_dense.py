@@ -122,7 +122,8 @@ def test_infer_on_a_folder(tmp_path, shapes_folder, make_config, make_checkpoint
     assert code == 1, text
     assert 'broken.png cannot be read as an image' in text
     results = {r['image'].rsplit('/', 1)[-1]: r for r in json.loads((out / 'results.json').read_text())}
-    assert set(results) == {'a.png', 'b.jpg'}
+    assert set(results) == {'a.png', 'b.jpg', 'broken.png'}
+    assert set(results.pop('broken.png')) == {'image', 'error'}
     for result in results.values():
         assert result['task'] == task
         assert cv2.imread(str(out / result['picture'])) is not None
