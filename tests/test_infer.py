@@ -112,9 +112,10 @@ def at_image(monkeypatch, number, action):
 
 
 class TestOriginals:
-    @pytest.mark.parametrize('out', ['images', '.', 'images/deeper'])
+    @pytest.mark.parametrize('out', ['images', '.', 'images/deeper', 'link'])
     def test_an_output_folder_that_holds_an_image_is_refused(self, tmp_path, images, infer, out):
         write(images / 'a.jpg'), write(images / 'a.png'), write(images / 'deeper/b.png')
+        (tmp_path / 'link').symlink_to(images)
         before = contents(images)
         code, _, _ = infer(images, images / 'deeper', out=tmp_path / out)
         assert 'lies in the output folder' in code
@@ -338,8 +339,8 @@ class TestInputs:
             code, text, records = infer(images)
         assert code == 0, text
         assert set(records) == {'a.png', 'b.png', 'link.png'}
-        assert '4 names that are no regular files were left out' in text
-        assert f'1 links to folders were left out: {images / "up"}' in text
+        assert 'note: not regular files, left out: 4 (' in text
+        assert f'note: links to folders, left out: 1 ({images / "up"})' in text
         code, _, _ = infer(images / 'pipe.png')
         assert code == f'error: {images / "pipe.png"} is a pipe; name regular files or folders'
         code, _, _ = infer(images / 'gone.png')
@@ -368,9 +369,9 @@ class TestInputs:
         (images / 'notes').write_text('')
         found = find_images([images], 'out')
         assert [Path(image.path).name for image in found.images] == ['a.PNG']
-        assert found.notes == ['3 files were left out by their endings (2 .gif, 1 without one)']
+        assert found.notes == ['files of other endings, left out: 3 (2 .gif, 1 without one)']
         (images / 'a.PNG').unlink()
-        with pytest.raises(FileNotFoundError, match=r'holds no image \(.*; 3 files were left out'):
+        with pytest.raises(FileNotFoundError, match=r'holds no image \(.*; files of other endings, left out: 3'):
             find_images([images], 'out')
 
     def test_a_folder_that_cannot_be_read_is_told_and_the_rest_is_done(self, images, infer, monkeypatch):

@@ -95,7 +95,7 @@ class Predictor:
         height, width = data['img'].shape[:2]
         try:
             data = self._prepare(data)
-        except Exception as error:
+        except (cv2.error, ValueError) as error:  # what resizing to nothing raises; all else is no fault of the image
             raise BadInputError(
                 f'{readable(image)} ({width}x{height} pixels) cannot be prepared as the config says '
                 f'({type(error).__name__}: {_in_one_line(error)})'

@@ -175,10 +175,10 @@ class _Search:
         notes = []
         if self.endings:
             kinds = ', '.join(f'{count} {ending or "without one"}' for ending, count in self.endings.most_common())
-            notes.append(f'{sum(self.endings.values())} files were left out by their endings ({kinds})')
-        for paths, kind in ((self.links, 'links to folders'), (self.others, 'names that are no regular files')):
+            notes.append(f'files of other endings, left out: {sum(self.endings.values())} ({kinds})')
+        for paths, kind in ((self.links, 'links to folders'), (self.others, 'not regular files')):
             if paths:
-                notes.append(f'{len(paths)} {kind} were left out: {_some(paths)}')
+                notes.append(f'{kind}, left out: {len(paths)} ({_some(paths)})')
         return notes
 
     def _is_output(self, path: str, entries: list[os.DirEntry]) -> bool:
