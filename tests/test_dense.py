@@ -200,13 +200,15 @@ class TestBadInput:
         assert f'names the image {image}, which does not exist' in code
 
     @pytest.mark.parametrize('workers', [0, 1])
-    def test_corrupt_image(self, make_config, data, call_tool, workers):
-        image = next((data / 'coco/train2017').iterdir())
-        image.write_bytes(b'\x89PNG then nothing')
+    def test_corrupt_images(self, make_config, data, call_tool, workers):
+        images = sorted((data / 'coco/train2017').iterdir())[:2]  # one may be left out
+        for image in images:
+            image.write_bytes(b'\x89PNG then nothing')
         options = ('--cfg-options', f'train_dataloader.num_workers={workers}')
         code, _ = call_tool('train.py', self.config(make_config, 'detection', data), *options)
         assert code.startswith('error: ')
-        assert f'{image} cannot be used' in code
+        assert any(f'{image} cannot be used' in code for image in images)
+        assert 'max_damaged=0.01' in code
         assert '\n' not in code
 
     def test_label_outside_the_classes(self, make_config, data, call_tool):

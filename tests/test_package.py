@@ -25,8 +25,8 @@ LAYERS = {
     'mixers': {'ops', 'layers', 'attention'},
     'backbones': {'ops', 'layers', 'attention', 'mixers', 'errors'},
     'compat': {'errors'},
-    'datasets': {'compat'},
-    'engine': {'compat', 'errors', 'swap'},
+    'datasets': {'compat', 'errors'},
+    'engine': {'compat', 'datasets', 'errors', 'swap'},
     'analysis': {'attention'},
     'visualization': {'analysis'},
 }

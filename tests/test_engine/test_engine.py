@@ -104,7 +104,9 @@ class TestDataCheck:
         return Config(dict(train_dataloader=dict(dataset=dataset)))
 
     def test_passes_where_everything_is_there(self, tmp_path):
-        (tmp_path / 'train').mkdir()
+        for k in range(1000):
+            (tmp_path / f'train/n{k:08d}').mkdir(parents=True)
+        (tmp_path / 'train/n00000009/a.JPEG').touch()
         check_datasets(self.config(tmp_path))
 
     @pytest.mark.parametrize('missing', ['root', 'split'])

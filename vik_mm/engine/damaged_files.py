@@ -1,7 +1,8 @@
 """Files that cannot be read: named, counted, and left out of training as long as they are few."""
 
 import logging
-import traceback
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce
@@ -13,16 +14,24 @@ from vik_mm.errors import BadInputError
 class GuardedPipeline:
     """A pipeline that says which file it failed on, and goes on without it where that does no harm.
 
+    Its transforms that read files are guarded one by one. If another transform fails, the files are not to blame: that
+    is an error in any case, with their names in the message.
+
     Args:
-        pipeline (Callable): The data set's.
+        pipeline (Callable): The data set's; transforms within it that read files are replaced.
         dataset (BaseDataset): Whose samples it takes.
         max_damaged (float): Share of the data set whose files may fail to load; such a sample is None, for which data
-            sets of training take another. Of a data set in test mode none may: scores of fewer images are others.
+            sets of training take another. One may, if the share is not 0, however small the data set. Of a data set in
+            test mode none may: scores of fewer images are others.
     """
 
     def __init__(self, pipeline, dataset, max_damaged: float):
-        self.pipeline = pipeline
-        self.limit = 0 if dataset.test_mode else int(max_damaged * len(dataset))
+        self.pipeline = _guard(pipeline, is_first=True)
+        self.max_damaged, self.is_training = max_damaged, not dataset.test_mode
+        self.limit = 0
+        if self.is_training and max_damaged > 0:
+            # At least one image must be left to take the place of another.
+            self.limit = max(int(max_damaged * len(dataset)), min(1, len(dataset) - 1))
         # In memory that the loader's processes share with this one.
         self.is_damaged = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
 
@@ -36,19 +45,29 @@ class GuardedPipeline:
         # Read now: transforms change the dict.
         files = [data[key] for key in ('img_path', 'seg_map_path') if isinstance(data.get(key), str)]
         sample = data.get('sample_idx')
+        name = ' or '.join(files) or f'sample {sample}'
         try:
             return self.pipeline(data)
-        except Exception as error:
-            if isinstance(sample, int) and _is_about_loading(error):
+        except _UnreadableFile as error:
+            if isinstance(sample, int):
                 self.is_damaged[sample] = True
                 if int(self.is_damaged.sum()) <= self.limit:
                     return None
-            name = ' or '.join(files) or f'sample {sample}'
-            reason = ' '.join(str(error).split()) or type(error).__name__
-            remedy = 'mend the file, or take it out of the data set'
-            if self.limit:
-                remedy += f'; more than {self.limit} of {len(self.is_damaged)} samples are damaged'
-            raise BadInputError(f'{name} cannot be used ({reason}): {remedy}') from error
+            raise BadInputError(f'{name} cannot be used ({_reason(error)}): {self._remedy()}') from error
+        except BadInputError:
+            raise
+        except Exception as error:
+            raise RuntimeError(f'the files can be read, and a transform fails on {name}: {_reason(error)}') from error
+
+    def _remedy(self) -> str:
+        remedy = 'mend the file, or take it out of the data set'
+        if not self.is_training:
+            return f'{remedy}; an evaluation needs all of its images'
+        return (
+            f'{remedy}; more than {self.limit} of {len(self.is_damaged)} samples are damaged, which is what '
+            f'max_damaged={self.max_damaged} allows: custom_hooks=[dict(type="SanityCheckHook", max_damaged=0.05)] '
+            'allows more'
+        )
 
 
 class DamageReport:
@@ -82,7 +101,48 @@ class DamageReport:
                 )
 
 
-def _is_about_loading(error: Exception) -> bool:
-    """Tell whether a transform that loads files has failed, rather than one that computes."""
-    frames = (frame.f_locals.get('self') for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(type(owner).__name__.startswith('Load') for owner in frames)
+class _UnreadableFile(Exception):
+    """A transform that reads files has failed."""
+
+
+class _GuardedTransform:
+    """A transform that reads files, whose failures can be told from those of one that computes."""
+
+    def __init__(self, guarded: Callable):
+        self.guarded = guarded
+
+    def __getattr__(self, name):
+        if name.startswith('__') or name == 'guarded':
+            raise AttributeError(name)
+        return getattr(self.guarded, name)
+
+    def __call__(self, data: dict) -> Any:
+        if 'img' in data and not _has_file_backend(self.guarded):
+            return self.guarded(data)  # the first of a pipeline whose images are in memory
+        try:
+            return self.guarded(data)
+        except Exception as error:
+            raise _UnreadableFile(_reason(error)) from error
+
+
+def _guard(transform, is_first: bool):
+    """Guard the transforms that read files, also those within other transforms."""
+    inner = getattr(transform, 'transforms', None)
+    if isinstance(inner, list):
+        inner[:] = [_guard(each, is_first and k == 0) for k, each in enumerate(inner)]
+    elif callable(inner):
+        transform.transforms = _guard(inner, is_first)
+    elif isinstance(transform, _GuardedTransform) or not callable(transform):
+        return transform
+    elif is_first or _has_file_backend(transform):
+        return _GuardedTransform(transform)
+    return transform
+
+
+def _has_file_backend(transform) -> bool:
+    """Tell whether a transform takes MMEngine's options of file backends, as those of the mm packages that read do."""
+    return hasattr(transform, 'backend_args')
+
+
+def _reason(error: Exception) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__

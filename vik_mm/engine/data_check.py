@@ -1,8 +1,15 @@
 """Looks for the data sets of a config before anything is built, so that a missing one has a message of its own."""
 
+import json
+import os
+from collections import Counter
 from pathlib import Path
 
 from mmengine.config import Config
+
+from vik_mm.datasets.coco_file import CocoFile, explain_unreadable
+from vik_mm.datasets.wording import enumerate_some
+from vik_mm.errors import BadInputError
 
 # What a user has to lay down for each type of data set, relative to data_root.
 LAYOUTS = {
@@ -16,10 +23,13 @@ LAYOUTS = {
 }
 # Wrappers such as RepeatDataset and ConcatDataset keep what they wrap under these keys.
 _WRAPPED = ('dataset', 'datasets')
+# What MMPretrain's data sets of folders read, and those of them that have a fixed number of classes.
+_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+_FOLDERS = {'CustomDataset': None, 'ImageNet': 1000}
 
 
 def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test')) -> None:
-    """Make sure that every path that the config's data sets read from exists.
+    """Make sure that every path that the config's data sets read from exists, and that folders of images hold some.
 
     Args:
         cfg (Config): The config, as it goes to the Runner.
@@ -27,6 +37,8 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
 
     Raises:
         FileNotFoundError: If a path is missing; the message names it, the layout that is expected, and what to do.
+        BadInputError: If a folder has no images, or not the folders of classes that are expected; or if the annotations
+            of an evaluator lack images of the data set, or have another order of classes.
     """
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
@@ -34,6 +46,7 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
             for path in _paths(dataset):
                 if not path.exists():
                     raise FileNotFoundError(_message(split, dataset, path))
+            _check_folders(dataset)
         evaluators = cfg.get(f'{split}_evaluator') or []
         for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
             path = evaluator.get('ann_file')
@@ -42,6 +55,8 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
                     f'{split}_evaluator.ann_file={path} does not exist; it must be the annotation file of the {split} '
                     f'data set: --cfg-options {split}_evaluator.ann_file=...'
                 )
+            if loader and isinstance(path, str) and '://' not in path and 'Coco' in _type(evaluator):
+                _check_evaluator(split, path, list(_leaf_datasets(loader.get('dataset'))))
 
 
 def describe_layouts(cfg: Config) -> str:
@@ -90,6 +105,69 @@ def _paths(dataset):
     for part in parts:
         if isinstance(part, str) and part:
             yield Path(root, part)
+
+
+def _check_folders(dataset) -> None:
+    """Look into the folder of a data set that takes the classes from the names of folders."""
+    prefix = dataset.get('data_prefix') or (dataset.get('split') if _type(dataset) == 'ImageNet' else '') or ''
+    root = Path(dataset.get('data_root') or '', prefix if isinstance(prefix, str) else prefix.get('img_path', ''))
+    # ImageNet's test set has no labels; the others may have theirs in a file.
+    list_of_images = Path(dataset.get('data_root') or '', dataset.get('ann_file') or f'meta/{dataset.get("split")}.txt')
+    has_folders = dataset.get('with_label', True) and dataset.get('split') != 'test' and not list_of_images.is_file()
+    if _type(dataset) not in _FOLDERS or not has_folders or not root.is_dir():
+        return
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    if not classes:
+        raise BadInputError(
+            f'{root} holds no folders; {_type(dataset)} takes the class of an image from its folder, so it must be '
+            f'{root}/<class>/<image>, or name the images and their classes in ann_file'
+        )
+    endings = tuple(ending.lower() for ending in dataset.get('extensions') or _ENDINGS)
+    others: Counter = Counter()
+    for _, _, names in os.walk(root):
+        if any(name.lower().endswith(endings) for name in names):
+            break
+        others.update(os.path.splitext(name)[1].lower() or 'without ending' for name in names)
+    else:
+        there = ', '.join(f'{count:,} {ending}' for ending, count in others.most_common(5)) or 'no files'
+        raise BadInputError(
+            f'{root} holds no image with one of the endings {", ".join(endings)}; there are {there}: convert them, or '
+            'set extensions in the data set'
+        )
+    names = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes')
+    expected = len(names) if isinstance(names, (list, tuple)) else _FOLDERS[_type(dataset)]
+    if expected not in (None, len(classes)):
+        raise BadInputError(
+            f'{root} holds the folders of {len(classes)} classes ({enumerate_some(classes)}), and the data set has '
+            f'{expected}; set metainfo=dict(classes=...) to their names and num_classes={len(classes)} in the head, or '
+            'use CustomDataset, which takes the names of the folders'
+        )
+
+
+def _check_evaluator(split: str, path: str, datasets: list) -> None:
+    """Look whether the annotations that results are compared with are those of the data set."""
+    own = [str(Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')) for dataset in datasets]
+    if len(own) != 1 or not os.path.isfile(own[0]) or os.path.samefile(own[0], path):
+        return
+    try:
+        theirs = CocoFile(json.loads(Path(path).read_bytes()), path)
+    except (ValueError, RecursionError) as error:
+        raise error if isinstance(error, BadInputError) else explain_unreadable(path, error) from error
+    try:
+        ours = CocoFile(json.loads(Path(own[0]).read_bytes()), own[0])
+    except (ValueError, RecursionError):
+        return  # of another format, or named when the data set reads it
+    remedy = f'set {split}_evaluator.ann_file={own[0]}'
+    if missing := set(ours.image_ids) - set(theirs.image_ids):
+        raise BadInputError(
+            f'{split}_evaluator.ann_file={path} lacks {len(missing):,} of the {len(ours.image_ids):,} images of the '
+            f'data set ({own[0]}), image {sorted(missing, key=str)[0]} for one: {remedy}'
+        )
+    if ours.names != theirs.names:
+        raise BadInputError(
+            f'{split}_evaluator.ann_file={path} has the categories {enumerate_some(theirs.names)}, and the data set '
+            f'({own[0]}) has {enumerate_some(ours.names)}; labels are numbered in that order: {remedy}'
+        )
 
 
 def _can_download(dataset) -> bool:
