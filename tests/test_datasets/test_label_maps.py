@@ -89,11 +89,17 @@ def test_all_pixels_ignored_is_refused_in_training_and_said_in_testing(judge):
     assert 'every pixel' in judge([labels(255)] * 2, test_mode=True).warnings[0]
 
 
-def test_colours_are_told_from_labels(judge, tmp_path):
-    with pytest.raises(
-        BadInputError, match=r'maps/0.png has 3 channels with 2 different colours; .*must have one channel'
-    ):
-        judge([np.tile(np.array([[[9, 0, 0], [0, 9, 0]]], np.uint8), (4, 2, 1))])
+@pytest.mark.parametrize(
+    ('colours', 'remedy'),
+    [
+        ([[[9, 0, 0], [0, 9, 0]]], 'it has 2 different colours'),
+        ([[[1, 1, 1], [0, 0, 0]]], 'the three channels are equal'),
+    ],
+    ids=['colours', 'grey'],
+)
+def test_pictures_are_told_from_label_maps(judge, colours, remedy):
+    with pytest.raises(BadInputError, match=f'maps/0.png has 3 channels; .*must have one channel.*{remedy}'):
+        judge([np.tile(np.array(colours, np.uint8), (4, 2, 1))])
 
 
 def test_a_palette_is_one_channel(judge, tmp_path):

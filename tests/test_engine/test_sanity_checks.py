@@ -42,8 +42,11 @@ class TestFoldersOfImages:
         dataset = dict(type='CustomDataset', data_root=str(root)) | options
         check_datasets(Config(dict(train_dataloader=dict(dataset=dataset))))
 
-    def test_classes_and_images_pass(self, images):
+    def test_classes_and_images_pass(self, images, tmp_path):
         self.check(images)
+        (tmp_path / 'links').mkdir()
+        (tmp_path / 'links/cat').symlink_to(images / 'cat')
+        self.check(tmp_path / 'links')
         self.check(images, metainfo=dict(classes=['cat', 'dog']))
 
     def test_images_without_folders_of_classes_are_refused(self, images):
@@ -69,6 +72,7 @@ class TestFoldersOfImages:
     def test_the_lines_count_files_that_are_not_read(self, images):
         (images / 'dog/a.gif').touch()
         (images / 'dog/notes.txt').touch()
+        (images / 'dog/.hidden').touch()
         (images / 'emu').mkdir()
         (images / 'emu/b.gif').touch()
         init_default_scope('mmpretrain')

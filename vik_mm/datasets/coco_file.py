@@ -39,7 +39,7 @@ class CocoFile:
         if not isinstance(content, dict) or 'images' not in content:
             found = f'its keys are {enumerate_some(content)}' if isinstance(content, dict) else 'it is a list'
             raise BadInputError(
-                f'{self.path} is no COCO annotation file: {found}; it must have "images", "annotations" and '
+                f'{self.path} is not a COCO annotation file: {found}; it must have "images", "annotations" and '
                 '"categories"'
             )
         # Files for test servers have no annotations.
@@ -117,8 +117,8 @@ class CocoFile:
         expected = {'bbox': 'must be four numbers, [x, y, width, height]', 'area': 'must be a number of square pixels'}
         found = _short(bad[0][key]) if key in bad[0] else 'missing'
         raise BadInputError(
-            f'{self.path}: "{key}" of annotation {bad[0]["id"]} is {found}; it {expected[key]} '
-            f'(so it is in {len(bad):,} of {len(annotations):,} annotations)'
+            f'{self.path}: "{key}" of annotation {bad[0]["id"]} is {found}; it {expected[key]}; '
+            f'that is wrong in {len(bad):,} of {len(annotations):,} annotations'
         )
 
     def _overlap(self):
@@ -208,7 +208,8 @@ class CocoFile:
         if len(endless):
             raise BadInputError(
                 f'{self.path}: "bbox" of annotation {self.ids[endless[0]]} is {self.boxes[endless[0]].tolist()}; its '
-                f'end is infinite in float32, as it is in {len(endless):,} annotations in all; correct them'
+                'end is infinite in float32, which makes losses NaN; correct it (annotations like this: '
+                f'{len(endless):,})'
             )
 
     def images_without_objects(self, classes: Sequence[str]) -> np.ndarray:
@@ -248,9 +249,9 @@ def explain_unreadable(path: str, error: Exception) -> BadInputError:
         BadInputError: To raise.
     """
     if isinstance(error, RecursionError):
-        reason = 'its lists or objects stand one in the other too deep for Python'
+        reason = 'it is nested too deep for Python'
     elif isinstance(error, UnicodeDecodeError):
-        reason = 'it is no text in UTF-8'
+        reason = 'it is not text in UTF-8'
     else:
         reason = ' '.join(str(error).split()) or type(error).__name__
     return BadInputError(f'{path} cannot be read as a COCO annotation file ({reason}); write the file again')

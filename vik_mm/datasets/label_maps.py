@@ -87,22 +87,31 @@ def explain_label(path: str, label: int, num_classes: int, ignore_index: int) ->
     )
 
 
-def explain_channels(path: str, num_channels: int, num_colours: int | None = None) -> BadInputError:
+def explain_channels(path: str, picture: np.ndarray) -> BadInputError:
     """Make the error about a map that is a picture.
 
     Args:
         path (str): Of the map.
-        num_channels (int): Its channels.
-        num_colours (int, optional): Different colours in it; None where they are not known. Defaults to None.
+        picture (np.ndarray): What it holds, [H, W, channels].
 
     Returns:
         BadInputError: To raise.
     """
-    colours = f' with {num_colours} different colours' if num_colours else ''
+    channels = picture.shape[-1]
+    if channels > 2 and (picture[..., :3] == picture[..., :1]).all():
+        remedy = (
+            'the three channels are equal, so keep one, in a copy: python -c "import cv2, glob; [cv2.imwrite(f, '
+            "cv2.imread(f)[..., 0]) for f in glob.glob('COPY/**/*.png', recursive=True)]\""
+        )
+    else:
+        colours = len(np.unique(picture.reshape(-1, channels), axis=0))
+        remedy = (
+            f'it has {colours} different colours, so write for each map: labels = numpy.zeros(picture.shape[:2], '
+            '"uint8"), and for each class labels[(picture == colour).all(-1)] = number'
+        )
     return BadInputError(
-        f'{path} has {num_channels} channels{colours}; a label map must have one channel, in which each pixel is the '
-        'number of its class, 0, 1, 2, ... (a palette PNG is fine). Write it so: labels = '
-        'numpy.zeros(picture.shape[:2], "uint8"), then for each class labels[(picture == colour).all(-1)] = number'
+        f'{path} has {channels} channels; a label map must have one channel, in which each pixel is the number of its '
+        f'class, 0, 1, 2, ... (a palette PNG is fine); {remedy}'
     )
 
 
@@ -123,7 +132,7 @@ def _load(info, loader, num_classes, ignore_index) -> np.ndarray | None:
         # A damaged file is named and counted when a batch needs it; the error would be the same one.
         return None
     if labels.ndim != 2:
-        raise explain_channels(path, labels.shape[-1], len(np.unique(labels.reshape(-1, labels.shape[-1]), axis=0)))
+        raise explain_channels(path, labels)
     _check_depth(path)
     worst = int(np.where(labels == ignore_index, 0, labels).max(initial=0))
     if worst >= num_classes:

@@ -130,7 +130,7 @@ class _Survey:
         for name in getattr(self.dataset, 'folder_to_idx', None) or ():
             self._list(os.path.join(self.dataset.img_prefix, name))
         for folder, names in self._listings.items():
-            others = names - self._used.get(folder, set())
+            others = (name for name in names - self._used.get(folder, set()) if not name.startswith('.'))
             endings.update(os.path.splitext(name)[1].lower() or 'without ending' for name in others)
         return endings
 

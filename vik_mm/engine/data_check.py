@@ -124,7 +124,8 @@ def _check_folders(dataset) -> None:
         )
     endings = tuple(ending.lower() for ending in dataset.get('extensions') or _ENDINGS)
     others: Counter = Counter()
-    for _, _, names in os.walk(root):
+    for _, _, names in os.walk(root, followlinks=True):
+        names = [name for name in names if not name.startswith('.')]  # as MMEngine has it
         if any(name.lower().endswith(endings) for name in names):
             break
         others.update(os.path.splitext(name)[1].lower() or 'without ending' for name in names)

@@ -234,7 +234,7 @@ def _check_labels(data_batch, num_classes: int | None, ignore_index: int) -> boo
             continue
         path = sample.metainfo.get('seg_map_path', 'a label map')
         if labels.ndim == 3 and labels.shape[0] != 1:
-            raise explain_channels(path, labels.shape[-1])
+            raise explain_channels(path, labels.numpy())
         counts = labels != ignore_index
         has_labels = bool(has_labels) or bool(counts.any())
         worst = int(labels.masked_fill(~counts, 0).max())
