@@ -86,6 +86,19 @@ class TestFoldersOfImages:
         assert absent == '1 of 3 classes never occur: the data set has no image of emu'
 
 
+def test_each_data_set_within_wrappers_has_its_lines(images, monkeypatch):
+    init_default_scope('mmpretrain')
+    one = dict(type='CustomDataset', data_root=str(images))
+    both = dict(type='ConcatDataset', datasets=[one, one])
+    dataset = DATASETS.build(dict(type='RepeatDataset', times=3, dataset=both))
+    lines = []
+    monkeypatch.setattr('vik_mm.engine.sanity_check_hook.print_log', lambda line, **_: lines.append(line))
+    loader = SimpleNamespace(dataset=dataset)
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), train_dataloader=loader, val_loop=None)
+    SanityCheckHook().before_train(runner)
+    assert lines == [f'train: 8 images, 2 classes ({images}/)', 'train: left out: nothing'] * 2
+
+
 def test_a_check_that_fails_in_one_process_ends_all(images, tmp_path):
     init_default_scope('mmpretrain')
     dataset = DATASETS.build(dict(type='CustomDataset', data_root=str(images)))
