@@ -71,6 +71,33 @@ def test_scripts_without_arguments_say_how_they_are_called(script, run_tool):
     assert f'tools/{script}' in result.stderr
 
 
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
+@pytest.mark.parametrize(
+    ('more', 'says'),
+    [
+        ({}, 'NNODES=2 needs NODE_RANK MASTER_ADDR'),
+        (dict(NODE_RANK='1'), 'NNODES=2 needs MASTER_ADDR'),
+        (dict(MASTER_ADDR='10.0.0.1'), 'NNODES=2 needs NODE_RANK'),
+        (dict(MASTER_ADDR='10.0.0.1', NODE_RANK='2'), 'NODE_RANK=2 must be a number from 0 to 1'),
+        (dict(MASTER_ADDR='10.0.0.1', NODE_RANK='1'), None),
+    ],
+    ids=['neither', 'no address', 'no rank', 'too high', 'both'],
+)
+def test_several_nodes_need_a_rank_and_an_address(script, more, says, run_tool, monkeypatch):
+    for name in ('NODE_RANK', 'MASTER_ADDR'):
+        monkeypatch.delenv(name, raising=False)
+    arguments = ['config.py', *(['a.pth'] if 'test' in script else []), 2]
+    result = run_tool(script, *arguments, env=dict(NNODES='2', PYTHON='echo', **more), check=False)
+    if says is None:
+        assert '--nnodes=2 --node_rank=1' in result.stdout
+        return
+    assert result.returncode == 2
+    assert says in result.stderr
+    if 'needs' in says:
+        assert 'NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 ' in result.stderr
+        assert f'{script} config.py' in result.stderr
+
+
 class TestBadInput:
     def fails(self, call_tool, *args):
         code, text = call_tool(*args)

@@ -5,4 +5,5 @@ set -euo pipefail
 tools=$(dirname "$0")
 . "$tools/launch.sh"
 [ $# -ge 3 ] || usage
+check_nodes "$@"
 run_torch "$3" "$tools/test.py" "$1" "$2" "${@:4}"

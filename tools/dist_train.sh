@@ -5,4 +5,5 @@ set -euo pipefail
 tools=$(dirname "$0")
 . "$tools/launch.sh"
 [ $# -ge 2 ] || usage
+check_nodes "$@"
 run_torch "$2" "$tools/train.py" "$1" "${@:3}"
