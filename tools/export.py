@@ -8,6 +8,7 @@ The file's answers are compared with the model's, at sizes that it was not made 
 import argparse
 import sys
 
+from cfg_options import ConfigOptions
 from mmengine.registry import init_default_scope
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
@@ -25,7 +26,7 @@ from vik_mm.inference import build_model
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_arguments(parser)
+    add_config_arguments(parser, ConfigOptions)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--format', required=True, choices=list(ENDINGS))
     parser.add_argument('--out', required=True, metavar='FILE', help=f'ends in {", ".join(ENDINGS.values())}')

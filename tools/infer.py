@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from cfg_options import ConfigOptions
 from rich.progress import track
 
 import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
@@ -17,7 +18,7 @@ MAX_ERRORS_SHOWN = 20
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
+    add_config_arguments(parser, ConfigOptions)
     parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
     parser.add_argument('images', nargs='+', metavar='image_or_folder', help='folders are searched whole')
     parser.add_argument(

@@ -4,6 +4,7 @@ import argparse
 import sys
 from urllib.error import URLError
 
+from cfg_options import ConfigOptions
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -35,7 +36,7 @@ DRAW = {
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
+    add_config_arguments(parser, ConfigOptions)
     parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')

@@ -4,6 +4,7 @@ import argparse
 import sys
 from urllib.error import URLError
 
+from cfg_options import ConfigOptions
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -31,7 +32,7 @@ from vik_mm.errors import BadInputError
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
+    add_config_arguments(parser, ConfigOptions)
     parser.add_argument(
         '--resume',
         nargs='?',

@@ -1,8 +1,14 @@
-"""Whether a config has the form that tools rely on, before they change anything in it."""
+"""Whether a config has the form that tools rely on, and names that are read, before tools change anything in it."""
 
+import difflib
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
+
+from .known_keys import DEFAULT_HOOKS, READ_AT_TOP, known_keys, value_at
 
 _SPLITS = ('train', 'val', 'test')
 _DICTS = (
@@ -63,3 +69,49 @@ def _check_dict(place: str, value: Any, is_needed: bool = False) -> None:
     kind = value.get('type', '')
     if not isinstance(kind, str) and not callable(kind):
         raise ValueError(f'{place}.type={kind!r} must be the name of a class')
+
+
+def warn_of_unread_names(cfg: Config) -> None:
+    """Log which names of a config look like slips, in one line.
+
+    A config file may have names of its own, which others of its lines use; one that is close to a name that MMEngine
+    reads is probably meant to be it. Inside the dicts that MMEngine itself reads, every other name is a slip.
+
+    Args:
+        cfg (Config): The config, as its file has it.
+    """
+    found = [*_slips_at_top(cfg), *_slips_below(cfg)]
+    if found:
+        print_log(f'in the config, nothing reads {", ".join(found)}', logger='current', level=logging.WARNING)
+
+
+def _slips_at_top(cfg: Config) -> Iterator[str]:
+    for name, value in cfg.items():
+        # Numbers and words have short names of the user's choice more often than parts of a run.
+        cutoff = 0.85 if isinstance(value, (dict, list, tuple)) else 0.92
+        near = [] if name in READ_AT_TOP else difflib.get_close_matches(name, READ_AT_TOP, 1, cutoff)
+        # As val_evaluator_abs: one of several that the config makes a list of.
+        if near and not name.startswith(f'{near[0]}_'):
+            yield f'{name} (is {near[0]} meant?)'
+
+
+def _slips_below(cfg: Config) -> Iterator[str]:
+    whole = dict(cfg.items())
+    places = [
+        *(('env_cfg',), ('env_cfg', 'mp_cfg'), ('randomness',), ('auto_scale_lr',), ('log_processor',)),
+        *(('optim_wrapper',), ('optim_wrapper', 'optimizer'), ('optim_wrapper', 'paramwise_cfg')),
+        *((f'{split}_{part}',) for split in _SPLITS for part in ('dataloader', 'cfg')),
+        *(('default_hooks', name) for name in DEFAULT_HOOKS),
+    ]
+    schedulers = cfg.get('param_scheduler')
+    if isinstance(schedulers, (list, tuple)):
+        places += [('param_scheduler', number) for number in range(len(schedulers))]
+    for place in places:
+        node = value_at(whole, place)
+        # An mm package that this needs is imported where it is built; until then its classes are not known here.
+        keys = known_keys(whole, place, may_import=False) if isinstance(node, Mapping) else None
+        if keys is None or keys.is_open:
+            continue
+        for name in node.keys() - keys.names:
+            near = difflib.get_close_matches(str(name), keys.names, 1, 0.6)
+            yield '.'.join(map(str, (*place, name))) + (f' (is {near[0]} meant?)' if near else '')

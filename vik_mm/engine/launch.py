@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.logging import print_log
 
@@ -21,7 +21,8 @@ from vik_mm.compat.sync_bn import without_sync_bn
 from vik_mm.swap import swap_backbone
 
 from .checkpoint import check_checkpoint_file, read_checkpoint
-from .config_check import check_form
+from .config_check import check_form, warn_of_unread_names
+from .config_options import merge_options
 from .safe_config import read_safe_config
 
 # What Slurm calls the variables that torch.distributed reads.
@@ -44,18 +45,19 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, options: type[argparse.Action]) -> None:
     """Add what each tool that reads a config takes.
 
     Args:
         parser (ArgumentParser): Changed in place.
+        options (type[Action]): What reads the values of ``--cfg-options``.
     """
     parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     parser.add_argument(
         '--safe-config', action='store_true', help='refuse a config that could run code: JSON or YAML alone'
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override values of the config'
+        '--cfg-options', nargs='+', action=options, metavar='KEY=VALUE', help='override values of the config'
     )
 
 
@@ -83,14 +85,15 @@ def load_config(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a part of the config is no dict where one is needed, the backbone cannot be swapped, or the
-            config is not safe and has to be.
+        ValueError: If a part of the config is no dict where one is needed, nothing reads one of the ``options``, the
+            backbone cannot be swapped, or the config is not safe and has to be.
     """
     cfg = read_safe_config(path) if is_safe else Config.fromfile(resolve_config(path))
     if backbone:
         cfg = swap_backbone(cfg, backbone)
+    warn_of_unread_names(cfg)
     if options:
-        cfg.merge_from_dict(options)
+        merge_options(cfg, options)
     check_form(cfg)
     if work_dir is not None:
         cfg.work_dir = work_dir
