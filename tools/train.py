@@ -19,6 +19,7 @@ from vik_mm.engine import (
     check_datasets,
     check_sharding,
     describe_layouts,
+    fit_schedules,
     fit_to_machine,
     init_distributed,
     load_checkpoints_as_data,
@@ -88,6 +89,7 @@ def main():
         sys.exit(f'error: {error}')
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     try:
+        fit_schedules(runner)
         runner.train()
     except (BadInputError, FileNotFoundError) as error:
         # A data loader's process hands over its whole traceback; the message stands last.

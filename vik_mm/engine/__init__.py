@@ -28,6 +28,7 @@ from .progress_hook import ProgressHook
 from .resumable import TrainingStopped, make_resumable
 from .safe_config import read_safe_config
 from .sanity_check_hook import SanityCheckHook
+from .schedule_check import fit_schedules
 from .sharded_strategy import ShardedStrategy, check_sharding
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     'check_datasets',
     'check_sharding',
     'describe_layouts',
+    'fit_schedules',
     'fit_to_machine',
     'init_distributed',
     'load_checkpoints_as_data',
