@@ -202,6 +202,13 @@ class TestKeys:
         merge_options(cfg, {'model.neck': dict(type='GlobalAveragePooling')})
         assert cfg.model.neck.type == 'GlobalAveragePooling'
 
+    def test_elements_of_lists_are_set_one_by_one(self, root):
+        cfg = merge(root, DETECTOR, model__neck__in_channels__1=7, param_scheduler__0=dict(end=3), custom_hooks=[])
+        assert cfg.model.neck.in_channels[1] == 7
+        assert (cfg.param_scheduler[0].type, cfg.param_scheduler[0].end) == ('LinearLR', 3)
+        cfg = merge(root, DETECTOR, param_scheduler={'type': 'ConstantLR', 'factor': 0.5})
+        assert cfg.param_scheduler == dict(type='ConstantLR', factor=0.5)
+
     def test_that_set_the_same_are_refused(self, root):
         with pytest.raises(BadInputError, match=r'train_cfg and train_cfg\.max_epochs set the same'):
             merge(root, CLASSIFIER, train_cfg={}, train_cfg__max_epochs=1)

@@ -1,6 +1,5 @@
 """Settings of the command line: whether a run reads them, and putting them into the config."""
 
-import copy
 import difflib
 import logging
 from collections.abc import Iterator, Mapping
@@ -37,32 +36,48 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     errors = [*_conflicts(options), *(error for key in options if (error := _dead_end(before, key)))]
     if errors:
         raise BadInputError('--cfg-options ' + '; '.join(errors))
-    # As a part of a config, so that dicts below can be read as attributes.
-    options = {key: ConfigDict(value=copy.deepcopy(value)).value for key, value in options.items()}
-    cfg.merge_from_dict({key: _with_delete(before, _split(key), value) for key, value in options.items()})
-    check = _Check(before, dict(cfg.items()))
+    after = {**before, **_merged(before, _nested(options))}
+    check = _Check(before, after)
     for key, value in options.items():
         check.option(_split(key), value)
     if check.errors:
         raise BadInputError('--cfg-options ' + '; '.join(check.errors))
     for warning in check.warnings:
         print_log(f'--cfg-options {warning}', logger='current', level=logging.WARNING)
+    for key in {_split(key)[0] for key in options}:
+        cfg[key] = after[key]
 
 
 def _split(key: str) -> Path:
     return tuple(key.split('.'))
 
 
-def _with_delete(cfg: Mapping, path: Path, value: Any) -> Any:
-    """Say by ``_delete_`` that a dict takes the place of something else; MMEngine refuses, or keeps the word, else."""
-    if not isinstance(value, Mapping):
-        return value
-    owner, value = value_at(cfg, path[:-1]), ConfigDict(value)
-    if isinstance(owner, Mapping) and path[-1] not in owner:
-        value.pop('_delete_', None)
-    elif not isinstance(value_at(cfg, path), (dict, list)):
-        value['_delete_'] = True
-    return value
+def _nested(options: Mapping[str, Any]) -> dict:
+    nested = {}
+    for key, value in options.items():
+        *parents, last = _split(key)
+        node = nested
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return nested
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """Merge as MMEngine does, where it does; elements of lists may be values too, and dicts replace what is none."""
+    if isinstance(new, (list, tuple)):
+        return type(new)(_merged(None, each) for each in new)
+    if not isinstance(new, Mapping):
+        return new
+    if isinstance(old, list) and new and all(str(key).isdigit() and int(key) < len(old) for key in new):
+        by_number = {int(key): value for key, value in new.items()}
+        return [_merged(each, by_number[k]) if k in by_number else each for k, each in enumerate(old)]
+    is_kept = isinstance(old, Mapping) and not new.get('_delete_', False)
+    merged = ConfigDict(old if is_kept else {})
+    for key, value in new.items():
+        if key != '_delete_':
+            merged[key] = _merged(merged.get(key), value)
+    return merged
 
 
 def _conflicts(options: Mapping[str, Any]) -> Iterator[str]:

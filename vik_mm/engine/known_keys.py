@@ -254,7 +254,7 @@ def _paramwise_cfg(_: Mapping, find: _Finder) -> Keys:
 
 
 def _constructor(wrapper: Mapping, find: _Finder) -> type | None:
-    name = wrapper.get('constructor')
+    name = wrapper.get('constructor') if isinstance(wrapper, Mapping) else None
     if name is None:
         return DefaultOptimWrapperConstructor
     found = find.find(name, 'OPTIM_WRAPPER_CONSTRUCTORS')

@@ -108,9 +108,13 @@ class _Schedule:
         self.config, self.run, self.place = dict(config), run, place
         self.kind = str(getattr(config.get('type'), '__name__', config.get('type'))).rpartition('.')[2]
         self.name = f'{place} ({self.kind})'
-        for key in ('begin', 'end', 'T_max', 'total_steps'):
-            if not isinstance(config.get(key, 0), (int, float, type(None))):
+        for key in ('begin', 'end', 'T_max', 'total_steps', 'start_factor', 'end_factor', 'factor'):
+            if not isinstance(config.get(key, 0), (int, float)) and (config[key] is not None or 'factor' in key):
                 raise BadInputError(f'{place}.{key}={config[key]!r} must be a number')
+        for key in ('milestones', 'periods'):
+            times = config.get(key, [])
+            if not isinstance(times, (list, tuple)) or not all(isinstance(each, (int, float)) for each in times):
+                raise BadInputError(f'{place}.{key}={times!r} must be a list of numbers')
         self.is_by_epoch = config.get('by_epoch', True)
         self.is_converted = bool(config.get('convert_to_iter_based'))
         self.unit = run.epoch_length if self.is_by_epoch else 1
