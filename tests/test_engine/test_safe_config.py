@@ -1,12 +1,20 @@
 """``--safe-config``: what a stranger's config says does not run."""
 
 import json
+import os
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import HOOKS
 
-from vik_mm.engine import read_safe_config
+from vik_mm.engine import end_safe_config, read_safe_config
 from vik_mm.errors import BadInputError
+
+
+@pytest.fixture(autouse=True)
+def trust_what_follows():
+    yield
+    end_safe_config()
 
 
 @pytest.fixture
@@ -36,9 +44,9 @@ def test_bases_are_read_and_overridden(write):
 
 
 # The same file is a program to MMEngine: each writes the sentinel, or would import what is not the mm packages'.
-REFUSED = {
-    'python': ("open('SENTINEL', 'w').close()", 'config.py', 'reads .json'),
-    'python as base': (dict(_base_='evil.py'), 'config.json', 'reads .json'),
+FILES = {
+    'python': ("open('SENTINEL', 'w').close()", 'config.py', 'reads only .json'),
+    'python as base': (dict(_base_='evil.py'), 'config.json', 'reads only .json'),
     'shipped python as base': (dict(_base_='mmdet::_base_/default_runtime.py'), 'config.json', 'is no file'),
     'template as base': (dict(_base_='{{$NAME:evil.py}}'), 'config.json', 'is no data'),
     'object in yaml': (
@@ -46,19 +54,6 @@ REFUSED = {
         'config.yaml',
         'cannot be read as data',
     ),
-    'imports': (dict(custom_imports=dict(imports=['evil'])), 'config.json', "custom_imports names 'evil'"),
-    'imports as text': (dict(custom_imports=dict(imports='evil')), 'config.json', "custom_imports names 'evil'"),
-    'dotted type': (dict(model=dict(type='evil.run')), 'config.json', "model.type='evil.run' must be the name"),
-    'dotted type in a list': (dict(hooks=[dict(type='os.system')]), 'config.json', r"hooks\[0\].type='os.system'"),
-    'dotted type below a scope': (dict(model=dict(type='mmdet.x.run')), 'config.json', 'must be the name'),
-    'dotted constructor': (dict(optim_wrapper=dict(constructor='evil.run')), 'config.json', 'must be the name'),
-    'dotted runner': (dict(runner_type='evil.run'), 'config.json', 'must be the name'),
-    'scope': (dict(model=dict(_scope_='evil')), 'config.json', "model._scope_='evil' must be one of"),
-    'default scope': (dict(default_scope='evil'), 'config.json', "default_scope='evil' must be one of"),
-    'pickle': (dict(dataset=dict(ann_file='http://host/a.PKL')), 'config.json', 'run code when it is read'),
-    'config of a teacher': (dict(model=dict(teacher_config='evil.py')), 'config.json', 'run code when it is read'),
-    'evaluated text': (dict(model=dict(dtype="float if open('SENTINEL', 'w') else 1")), 'config.json', 'evaluate text'),
-    'code from a hub': (dict(model=dict(trust_remote_code=True)), 'config.json', 'downloaded'),
     'no dict': ('[1]', 'config.json', 'holds a list'),
     'no JSON': ('{', 'config.json', 'cannot be read as data'),
     'endless JSON': ('[' * 100_000, 'config.json', 'cannot be read as data'),
@@ -69,17 +64,122 @@ REFUSED = {
         'more than',
     ),
     'its own base': (dict(_base_='config.json'), 'config.json', 'its own _base_'),
+    'bases that do not fit': ('{"_base_": "base.json", "a": {"b": 1}}', 'config.json', 'cannot be put together'),
 }
 
 
-@pytest.mark.parametrize('content, name, message', REFUSED.values(), ids=REFUSED)
-def test_what_could_run_is_refused(write, tmp_path, monkeypatch, content, name, message):
+def step(**values):
+    return dict(default_scope='mmseg', train_dataloader=dict(dataset=dict(pipeline=[values])))
+
+
+def hook(**values):
+    return dict(custom_hooks=[values])
+
+
+# Runs a command without a parenthesis when it is evaluated.
+NO_PARENTHESIS = "x for o in [torch.hub] if [0 for o.x.__class_getitem__ in [torch.hub.os.system]] and o.x['touch S']"
+PAYLOADS = {
+    'imports': (dict(custom_imports=dict(imports=['evil'])), "custom_imports names 'evil'"),
+    'imports as text': (dict(custom_imports=dict(imports='evil')), "custom_imports names 'evil'"),
+    'imports as a list': (dict(custom_imports=['evil']), r"custom_imports names \['evil'\]"),
+    'dotted type': (dict(model=dict(type='evil.run')), "model.type='evil.run' is not registered"),
+    'dotted type in a list': (hook(type='os.system'), r"hooks\[0\].type='os.system' is not registered"),
+    'dotted type below a scope': (dict(model=dict(type='mmengine.fileio.run')), 'is not registered'),
+    'module as type': (dict(model=dict(type='evil')), "model.type='evil' is not registered"),
+    'module of Python as type': (step(type='antigravity'), "type='antigravity' is not registered"),
+    'function of MMEngine': (hook(type='mmengine.call_command', cmd='touch S'), 'is not registered'),
+    'function of MMEngine in a pipeline': (step(type='mmengine.call_command', cmd='touch S'), 'is not registered'),
+    'reader of MMEngine': (step(type='mmengine.load', file='a.txt', file_format='pkl'), 'is not registered'),
+    'dotted collate_fn': (dict(loader=dict(collate_fn=dict(type='evil.run'))), 'is not registered'),
+    'dotted worker_init_fn': (dict(loader=dict(worker_init_fn=dict(type='evil.run'))), 'is not registered'),
+    'dotted policy': (dict(model_wrapper_cfg=dict(auto_wrap_policy='evil.run')), 'is not registered'),
+    'dotted constructor': (dict(optim_wrapper=dict(constructor='evil.run')), 'is not registered'),
+    'dotted runner': (dict(runner_type='evil.run'), 'is not registered'),
+    'dotted resize_type': (step(type='RandomResize', scale=2, resize_type='evil.run'), 'is not registered'),
+    'dotted ema_type': (hook(type='EMAHook', ema_type='evil.run'), 'is not registered'),
+    'scope': (dict(model=dict(_scope_='evil')), "model._scope_='evil' must be one of"),
+    'default scope': (dict(default_scope='evil'), "default_scope='evil' must be one of"),
+    'pickle': (dict(dataset=dict(ann_file='http://host/a.PKL')), 'run code when it is read'),
+    'pickle by format': (dict(dataset=dict(file_format='pkl')), 'pickle runs code'),
+    'pickle by decode_backend': (
+        step(type='LoadBiomedicalImageFromFile', decode_backend='pickle'),
+        'reads pickle files',
+    ),
+    'pickle in NumPy': (
+        dict(default_scope='mmdet', dataset=dict(type='OpenImagesChallengeDataset', hierarchy_file='a.np')),
+        'reads pickles inside a NumPy file',
+    ),
+    'pickles of another process': (dict(val_evaluator=dict(collect_dir='here')), 'read as pickles'),
+    'config of a teacher': (
+        dict(default_scope='mmdet', model=dict(type='KnowledgeDistillationSingleStageDetector', teacher_config='e.py')),
+        "reads its teacher's config",
+    ),
+    'evaluated argument': (
+        dict(default_scope='mmdet', model=dict(type='CameraMotionCompensation', warp_mode=NO_PARENTHESIS)),
+        'evaluates its arguments',
+    ),
+    'evaluated dtype': (step(type='torchvision/ConvertImageDtype', dtype=NO_PARENTHESIS), 'must be a word'),
+    'evaluated operator': (dict(model=dict(test_cfg=dict(nms=dict(type=NO_PARENTHESIS)))), 'is not registered'),
+    'evaluated search space': (hook(type='RFSearchHook', config=dict(search=dict())), 'evaluates its arguments'),
+    'library of augmentations': (step(type='Albu', transforms=[]), 'looks its arguments up in albumentations'),
+    'factory of models': (
+        dict(default_scope='mmseg', model=dict(type='VPD', diffusion_cfg=dict())),
+        'builds models with another package',
+    ),
+    'library of models': (
+        dict(default_scope='mmpretrain', model=dict(type='HuggingFaceClassifier', model_name='a/b')),
+        'transformers',
+    ),
+    'code from a hub': (dict(model=dict(trust_remote_code=True)), 'downloaded'),
+    'program of a logger': (dict(visualizer=dict(vis_backends=[dict(type='DVCLiveVisBackend')])), 'starts programs'),
+    'storage from a folder': (
+        step(type='LoadImageFromFile', backend_args=dict(backend='memcached', sys_path='.')),
+        'backend_args.backend=.memcached. is refused',
+    ),
+    'storage, as it was named': (hook(type='CheckpointHook', file_client_args=dict(sys_path='.')), 'is refused'),
+    'storage by address': (dict(load_from='cluster:s3://bucket/a.pth'), 'is an address of no kind'),
+    'compiler': (dict(compile=dict(options={'cpp.cxx': './evil.sh'})), 'options name programs'),
+    'processes of a stranger': (
+        dict(env_cfg=dict(dist_cfg=dict(init_method='tcp://1.2.3.4:5'))),
+        'trust what they send',
+    ),
+    'processes that start afresh': (dict(env_cfg=dict(mp_cfg=dict(mp_start_method='spawn'))), 'not forked'),
+    'workers that start afresh': (dict(loader=dict(multiprocessing_context='spawn')), 'not forked'),
+}
+
+
+@pytest.fixture
+def evil(write, tmp_path, monkeypatch):
+    """A module that writes the sentinel when it is imported."""
     write("open('SENTINEL', 'w').close()\n\ndef run(**kwargs):\n    pass\n", 'evil.py')
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize('content, name, message', FILES.values(), ids=FILES)
+def test_a_file_that_could_run_is_refused(write, tmp_path, evil, content, name, message):
+    write(dict(a=1), 'base.json')
     with pytest.raises(BadInputError, match=message):
         read_safe_config(write(content, name))
     assert not (tmp_path / 'SENTINEL').exists()
+
+
+@pytest.mark.parametrize('content, message', PAYLOADS.values(), ids=PAYLOADS)
+def test_what_could_run_is_refused(write, tmp_path, evil, content, message):
+    with pytest.raises(BadInputError, match=message):
+        read_safe_config(write(content))
+    assert not (tmp_path / 'SENTINEL').exists() and not (tmp_path / 'S').exists()
+
+
+def test_what_a_refused_config_took_away_is_there_again(write):
+    with pytest.raises(BadInputError):
+        read_safe_config(write(dict(model=dict(type='evil.run'))))
+    assert HOOKS.get('os.path.join') is os.path.join
+    read_safe_config(write({}))
+    with pytest.raises(BadInputError):
+        read_safe_config(write(dict(model=dict(type='evil.run')), 'other.json'))
+    with pytest.raises(BadInputError, match='a safe config cannot have it'):
+        HOOKS.get('os.path.join')
 
 
 @pytest.mark.parametrize(
@@ -91,7 +191,7 @@ def test_every_tool_refuses_python(call_tool, write, tmp_path, tool):
     (tmp_path / 'x.pth').write_bytes(b'\x80')
     (tmp_path / 'x.png').write_bytes(b'')
     code, _ = call_tool(script, path, *more, '--safe-config')
-    assert str(code).startswith('error: --safe-config reads .json, .yaml, .yml alone')
+    assert str(code).startswith('error: --safe-config reads only .json, .yaml, .yml,')
     assert not (tmp_path / 'SENTINEL').exists()
 
 

@@ -26,7 +26,7 @@ from .layer_decay import LayerDecayOptimWrapperConstructor
 from .nonfinite_loss_hook import NonFiniteLossHook
 from .progress_hook import ProgressHook
 from .resumable import TrainingStopped, make_resumable
-from .safe_config import read_safe_config
+from .safe_config import end_safe_config, read_safe_config
 from .sanity_check_hook import SanityCheckHook
 from .schedule_check import fit_schedules
 from .sharded_strategy import ShardedStrategy, check_sharding
@@ -49,6 +49,7 @@ __all__ = [
     'check_datasets',
     'check_sharding',
     'describe_layouts',
+    'end_safe_config',
     'fit_schedules',
     'fit_to_machine',
     'init_distributed',
