@@ -4,17 +4,19 @@ import copy
 import inspect
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmpretrain.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
 from vik_mm.backbones import ConViTKArAt, ViTKArAt
 from vik_mm.backbones.vik import MIN_IMAGE_SIZE
+from vik_mm.compat.registered_only import builds_registered_only
 from vik_mm.compat.tracing import trace_sizes
 from vik_mm.errors import BadInputError
 from vik_mm.ops import reference_operators
@@ -225,7 +227,9 @@ def export(
 
 
 def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tensor]], dict[str, Any]]:
-    """Load an exported file. It is a program: run those alone whose origin you trust.
+    """Load an exported file. ONNX is data; every other format is a program: load only those whose origin you trust.
+
+    After :func:`vik_mm.engine.read_safe_config`, programs are refused.
 
     Args:
         path (str | PathLike): A file of :func:`export`.
@@ -236,7 +240,7 @@ def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tens
 
     Raises:
         FileNotFoundError: If there is no such file.
-        BadInputError: If it is damaged or no file of :func:`export`.
+        BadInputError: If it is damaged, no file of :func:`export`, or a program where only data may be loaded.
     """
     path = Path(path)
     if not path.is_file():
@@ -245,6 +249,11 @@ def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tens
     if format is None:
         raise BadInputError(f'{path} must end in one of {sorted(ENDINGS.values())}')
     if format != 'onnx':
+        if builds_registered_only():
+            raise BadInputError(
+                f'{path} is a program ({format}), which --safe-config does not load; take a checkpoint or an ONNX '
+                'file, or leave --safe-config out if you trust whoever made it'
+            )
         _check_torch(format)
     try:
         run, text = _READERS[format](path)
@@ -283,6 +292,8 @@ def run_exported(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ValueError: If the file holds a backbone alone, or a model of another task or number of classes.
     """
+    if exported_format(path) != 'onnx':
+        print_log(f'{path} is a program, which runs with all that you may do here', logger='current')
     run, meta = load_exported(path)
     task = task_of(model)
     if meta['part'] != 'model' or meta['task'] != task:
@@ -355,7 +366,15 @@ def _write_onnx(module, image, path, meta):
 
 
 def _read_onnx(path):
+    import onnx
     import onnxruntime
+
+    for tensor in _onnx_tensors(onnx.load(path, load_external_data=False)):
+        places = [entry.value for entry in tensor.external_data if entry.key == 'location']
+        for place in places:
+            # ONNX Runtime would read any file of this machine.
+            if Path(place).name != place or (path.parent / place).is_symlink():
+                raise ValueError(f'it has weights in {place!r}, which is not beside it')
 
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
 
@@ -363,6 +382,17 @@ def _read_onnx(path):
         return [torch.from_numpy(out) for out in session.run(None, {'image': image.cpu().numpy()})]
 
     return run, session.get_modelmeta().custom_metadata_map[_META]
+
+
+def _onnx_tensors(message: Any) -> Iterator[Any]:
+    """Go through the tensors of an ONNX model, wherever they stand in it."""
+    if message.DESCRIPTOR.name == 'TensorProto':
+        yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            # A single message has fields of its own; several come as a sequence.
+            for below in [value] if hasattr(value, 'ListFields') else value:
+                yield from _onnx_tensors(below)
 
 
 def _quantise(path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vik_mm.compat.atomic_files import write_atomically
 from vik_mm.compat.checkpoints import runner_classes
 from vik_mm.compat.configs import refuse_configs_from_text
+from vik_mm.compat.disguised_programs import have_torch_load_refuse_programs, refuse_programs
 from vik_mm.errors import BadInputError
 
 SAFETENSORS = '.safetensors'
@@ -68,6 +69,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[
         if path.suffix == SAFETENSORS:
             checkpoint = _read_safetensors(path)
         else:
+            refuse_programs(path)
             # timm stores the command line with its weights: plain data.
             with torch.serialization.safe_globals([argparse.Namespace, *runner_classes()]):
                 checkpoint = torch.load(path, map_location=map_location, weights_only=True)
@@ -107,9 +109,11 @@ def load_checkpoints_as_data() -> None:
 
     Files go through :func:`read_checkpoint`; whatever else calls ``torch.load``, for downloads say, is held to
     ``weights_only=True`` by PyTorch's own switch, against OneDL's MMEngine as well, which would try again without.
+    Before PyTorch 2.6 that switch is not enough: ``torch.load`` is replaced by one that refuses programs.
     Configs in Python that stand in checkpoints are refused too (``Config.fromstring``).
     """
     refuse_configs_from_text()
+    have_torch_load_refuse_programs()
     torch.serialization.add_safe_globals(runner_classes())
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
