@@ -16,6 +16,7 @@ import torch
 
 import vik_mm
 from vik_mm.compat.atomic_files import write_atomically
+from vik_mm.compat.digests import sign_archive
 from vik_mm.engine import read_checkpoint, unwrap_state_dict, write_safetensors
 
 
@@ -39,8 +40,9 @@ def main():
         meta['dataset_meta'] = dict(classes=list(classes), palette=plain(given['dataset_meta'].get('palette')))
     buffer = io.BytesIO()
     torch.save(dict(state_dict=weights, meta=meta), buffer)
+    content = b''.join(sign_archive(buffer.getvalue()))
     try:
-        for path in (hand_out(args.dst, '.pth', buffer.getvalue()), publish_safetensors(args.dst, weights, meta)):
+        for path in (hand_out(args.dst, '.pth', content), publish_safetensors(args.dst, weights, meta)):
             print(f'{path}  {path.stat().st_size / 2**20:.1f} MiB')
     except OSError as error:
         sys.exit(f'error: {args.dst} cannot be written ({error.strerror})')
