@@ -21,6 +21,7 @@ from vik_mm.engine import (
     init_distributed,
     load_checkpoints_as_data,
     load_config,
+    load_runner_weights,
     read_checkpoint,
 )
 from vik_mm.errors import BadInputError
@@ -92,7 +93,7 @@ def main():
         if exported_format(args.checkpoint):
             run_exported(runner.model, args.checkpoint)
         else:
-            runner.load_checkpoint(args.checkpoint, strict=True)
+            load_runner_weights(runner, args.checkpoint)
     except FileNotFoundError as error:
         sys.exit(f'error: {error}')
     except (RuntimeError, ValueError) as error:

@@ -83,6 +83,31 @@ def test_code_is_refused_by_every_way_in(poison, kind, place):
     assert isinstance(caught.value, Exception)
 
 
+@pytest.mark.parametrize('kind', ['bytearray', 'view', 'safetensors'])
+def test_a_header_of_100_terabytes_is_refused_without_the_memory(tmp_path, kind):
+    size, path = 100 * 2**40, tmp_path / ('huge.safetensors' if kind == 'safetensors' else 'huge.pth')
+    if kind == 'safetensors':
+        with path.open('wb') as file:
+            entry = dict(dtype='F32', shape=[size // 4], data_offsets=[0, size])
+            header = json.dumps(dict(w=entry)).encode()
+            file.write(len(header).to_bytes(8, 'little') + header)
+            file.truncate(2**40)  # says to be large, and takes no room
+    else:
+        huge = Payload(bytearray, size) if kind == 'bytearray' else torch.zeros(1).expand(size // 4)
+        torch.save(dict(state_dict=dict(w=huge)), path)
+    with pytest.raises(BadInputError, match='huge'):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize('meta', ['[1]', '3', 'null', '"text"', '{"dataset_meta": [1]}', 'no JSON'])
+def test_safetensors_whose_metadata_is_of_another_type_are_refused(tmp_path, meta):
+    from safetensors.torch import save_file
+
+    save_file(dict(w=torch.ones(1)), tmp_path / 'x.safetensors', metadata=dict(meta=meta))
+    with pytest.raises(BadInputError, match='cannot be read as data'):
+        read_checkpoint(tmp_path / 'x.safetensors')
+
+
 def test_old_pickles_are_refused_too(tmp_path, poison):
     import pickle
 

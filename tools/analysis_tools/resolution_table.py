@@ -11,7 +11,14 @@ import sys
 from mmengine.runner import Runner
 
 import vik_mm  # noqa: F401  registers ViK
-from vik_mm.engine import check_checkpoint_file, check_datasets, fit_to_machine, load_checkpoints_as_data, load_config
+from vik_mm.engine import (
+    check_checkpoint_file,
+    check_datasets,
+    fit_to_machine,
+    load_checkpoints_as_data,
+    load_config,
+    load_runner_weights,
+)
 
 
 def scale_pipeline(steps, ratio, img_size):
@@ -39,7 +46,7 @@ def test(args, ratio, resampled):
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
     fit_to_machine(cfg)
     runner = Runner.from_cfg(cfg)
-    runner.load_checkpoint(args.checkpoint, strict=True)
+    load_runner_weights(runner, args.checkpoint)
     return runner.test()
 
 

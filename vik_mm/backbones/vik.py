@@ -439,7 +439,7 @@ class ViK(BaseBackbone):
         for stage in theirs.keys() & ours.keys():
             if theirs[stage] != ours[stage]:
                 name = next((n for n, s in self.arch_settings.items() if _matches(theirs, s)), 'of no known name')
-                raise ValueError(
+                raise BadInputError(
                     f'the checkpoint is of another arch ({name}): in stage {stage} it has (blocks, channels) = '
                     f"{theirs[stage]}, this ViK (arch={self.arch!r}) has {ours[stage]}; set arch to the checkpoint's"
                 )

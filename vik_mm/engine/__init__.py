@@ -3,6 +3,7 @@
 from .checkpoint import (
     check_checkpoint_file,
     load_checkpoints_as_data,
+    load_runner_weights,
     load_weights,
     read_checkpoint,
     unwrap_state_dict,
@@ -55,6 +56,7 @@ __all__ = [
     'init_distributed',
     'load_checkpoints_as_data',
     'load_config',
+    'load_runner_weights',
     'load_weights',
     'make_resumable',
     'make_work_dir',

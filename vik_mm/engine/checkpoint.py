@@ -4,11 +4,11 @@ import argparse
 import json
 import os
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.model import is_model_wrapper
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -17,12 +17,19 @@ from torch import Tensor, nn
 from vik_mm.compat.atomic_files import write_atomically
 from vik_mm.compat.checkpoints import runner_classes
 from vik_mm.compat.configs import refuse_configs_from_text
+from vik_mm.compat.digests import find_damage, is_archive, sign_safetensors
 from vik_mm.compat.disguised_programs import have_torch_load_refuse_programs, refuse_programs
 from vik_mm.errors import BadInputError
 
+from .misfit import describe_misfit
+
 SAFETENSORS = '.safetensors'
+_KEYS = 'The model and loaded state dict do not match'  # begins MMEngine's page
 # What PyTorch's reader raises for bytes that are wrong, besides its own error.
-_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError),
+    *(MemoryError, OverflowError),
+)
 
 
 def check_checkpoint_file(path: str | os.PathLike) -> None:
@@ -39,7 +46,7 @@ def check_checkpoint_file(path: str | os.PathLike) -> None:
     if not path.is_file():
         raise FileNotFoundError(f'checkpoint {path} does not exist')
     # torch.save writes a zip archive, whose table of contents is at its end. Files older than torch 1.6 are pickles.
-    if path.suffix != SAFETENSORS and not zipfile.is_zipfile(path):
+    if path.suffix != SAFETENSORS and not is_archive(path):
         with path.open('rb') as file:
             is_old_format = file.read(1) == pickle.PROTO
         if not is_old_format:
@@ -61,10 +68,11 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, is no checkpoint, or holds objects other than data.
+        ValueError: If the file is truncated or damaged, is no checkpoint, or holds objects other than data.
     """
     path = Path(path)
     check_checkpoint_file(path)
+    check_digest(path)
     try:
         if path.suffix == SAFETENSORS:
             checkpoint = _read_safetensors(path)
@@ -81,7 +89,55 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[
         ) from error
     if not isinstance(checkpoint, dict):
         raise BadInputError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
+    _check_sizes(path, checkpoint)
     return checkpoint
+
+
+def check_digest(path: str | os.PathLike) -> None:
+    """Make sure that not a bit of a checkpoint has changed since it was written.
+
+    Args:
+        path (str | PathLike): The file. What has no digest and no checksums passes; see ``vik_mm.compat.digests``.
+
+    Raises:
+        BadInputError: If a bit has changed.
+    """
+    if damage := find_damage(path):
+        raise BadInputError(
+            f'checkpoint {path} is damaged: {damage}; it has changed since it was written. Copy or download it again, '
+            'or take another'
+        )
+
+
+def read_meta(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what a Runner's checkpoint says of itself, without reading its weights.
+
+    Args:
+        path (str | PathLike): A file that ``torch.save`` wrote.
+
+    Returns:
+        dict[str, Any]: Its ``meta``; empty where it has none, cannot be read, or cannot be resumed from.
+    """
+    try:
+        with torch.serialization.safe_globals(runner_classes()):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
+        meta, is_whole = checkpoint['meta'], 'message_hub' in checkpoint
+        return meta if is_whole and isinstance(meta['epoch'], int) and isinstance(meta['iter'], int) else {}
+    except (pickle.UnpicklingError, *_DAMAGE):
+        return {}
+
+
+def _check_sizes(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Refuse tensors that stand for far more numbers than the file holds: whoever copies them runs out of memory."""
+    for entry in (checkpoint, *checkpoint.values()):
+        for name, value in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(value, Tensor) and value.layout is torch.strided:
+                size, held = value.numel() * value.element_size(), value.untyped_storage().nbytes()
+                if size > max(2**30, 8 * held):
+                    raise BadInputError(
+                        f'checkpoint {path}: {name} would have {size} bytes, of which the file holds {held}; '
+                        'it is damaged, or made to exhaust the memory'
+                    )
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -95,13 +151,39 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         BadInputError: If they do not fit; the model is as it was.
     """
     before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    reason = None
     try:
         load_state_dict(model, weights, strict=True)
     except _DAMAGE as error:
+        # A model's own words, of another arch say, are better than a page of keys.
+        reason = describe_misfit(model, weights) if _KEYS in str(error) else None
+        reason = reason or ' '.join(str(error).split())[:600]
+    else:
+        # MMEngine looks for missing weights in the first process only; the others must not go on without it.
+        reason = describe_misfit(model, weights)
+    if reason:
         with torch.no_grad():
             for name, value in model.state_dict().items():
                 value.copy_(before[name])
-        raise BadInputError(' '.join(str(error).split())[:600]) from error
+        raise BadInputError(reason)
+
+
+def load_runner_weights(runner, path: str | os.PathLike) -> None:
+    """Load a checkpoint into a Runner's model, with what its hooks do to it, all of the weights or none.
+
+    Args:
+        runner (Runner): Its model is changed in place.
+        path (str | PathLike): The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        BadInputError: If the file cannot be read or does not fit; in all processes.
+    """
+    checkpoint = read_checkpoint(path)
+    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    weights = checkpoint.get('state_dict', checkpoint)
+    load_weights(model, {name.removeprefix('module.'): value for name, value in weights.items()})
 
 
 def load_checkpoints_as_data() -> None:
@@ -134,13 +216,17 @@ def write_safetensors(weights: dict[str, Tensor], meta: dict[str, Any], path: st
     """
     # Weights under two names are written twice: the format knows no sharing.
     weights = {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
-    write_atomically(save(weights, metadata=dict(meta=json.dumps(meta))), path)
+    metadata = dict(meta=json.dumps(meta), writer='vik_mm')
+    write_atomically(sign_safetensors(metadata, lambda signed: save(weights, metadata=signed)), path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, 'pt') as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        return dict(state_dict=weights, meta=json.loads((file.metadata() or {}).get('meta', '{}')))
+        meta = json.loads((file.metadata() or {}).get('meta', '{}'))
+    if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta') or {}, dict):
+        raise TypeError(f'its metadata must be a dict, with a dict as dataset_meta, and is {str(meta)[:80]}')
+    return dict(state_dict=weights, meta=meta)
 
 
 def unwrap_state_dict(checkpoint: dict[str, Any], prefer_ema: bool = True) -> tuple[dict[str, Tensor], str | None]:
