@@ -26,7 +26,8 @@ from vik_mm.errors import BadInputError
 @pytest.fixture
 def checkpoint(tmp_path):
     path = tmp_path / 'epoch_3.pth'
-    torch.save(dict(state_dict=dict(weight=torch.arange(3.0))), path)
+    weights = dict(weight=torch.arange(3.0))
+    torch.save(dict(state_dict=weights, meta=dict(epoch=3, iter=12), message_hub={}), path)
     return path
 
 

@@ -8,7 +8,6 @@ import argparse
 import atexit
 import gc
 import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -18,12 +17,14 @@ from mmengine.logging import print_log
 
 from vik_mm.compat.configs import resolve_config
 from vik_mm.compat.sync_bn import without_sync_bn
+from vik_mm.errors import BadInputError
 from vik_mm.swap import swap_backbone
 
 from .checkpoint import check_checkpoint_file, read_checkpoint
 from .config_check import check_form, warn_of_unread_names
 from .config_options import merge_options
 from .safe_config import read_safe_config
+from .work_dir import make_writable, newest_checkpoint, refuse_if_locked
 
 # What Slurm calls the variables that torch.distributed reads.
 _SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
@@ -213,15 +214,10 @@ def make_work_dir(cfg: Config) -> None:
         cfg (Config): Its ``work_dir``.
 
     Raises:
-        ValueError: If it cannot be made, or not be written to.
+        ValueError: If it cannot be made or not be written to, or another training writes into it.
     """
-    try:
-        os.makedirs(cfg.work_dir, exist_ok=True)
-        tempfile.TemporaryFile(dir=cfg.work_dir).close()
-    except OSError as error:
-        raise ValueError(
-            f'the work dir {cfg.work_dir} cannot be written to ({error.strerror}); choose another --work-dir'
-        ) from error
+    make_writable(cfg.work_dir)
+    refuse_if_locked(cfg.work_dir)
 
 
 def resolve_resume(cfg: Config, resume: str | None) -> None:
@@ -229,42 +225,56 @@ def resolve_resume(cfg: Config, resume: str | None) -> None:
 
     Args:
         cfg (Config): Changed in place: ``resume`` and ``load_from``, and the seed where none is set.
-        resume (str, optional): None for no ``--resume``, 'auto' for the newest checkpoint of ``cfg.work_dir``, or a
-            checkpoint file. With 'auto' and nothing to resume, training starts fresh, and the log says so.
+        resume (str, optional): None for no ``--resume``, 'auto' for the newest sound checkpoint of ``cfg.work_dir``, or
+            a checkpoint file. With 'auto' and no checkpoint at all, training starts fresh, and the log says so.
 
     Raises:
-        FileNotFoundError: If the file, or the one that the work dir names as its newest, does not exist.
-        ValueError: If the file is truncated, or no checkpoint.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is truncated, damaged or no checkpoint; the message names the newest sound one beside
+            it. With 'auto', if there are checkpoints and none can be resumed from.
     """
     if resume is not None:
         cfg.resume, cfg.load_from = True, None if resume == 'auto' else resume
     if cfg.get('resume') and cfg.get('load_from') is None:
-        cfg.load_from = _newest_checkpoint(Path(cfg.work_dir))
-        if cfg.load_from is None:
+        found = newest_checkpoint(cfg.work_dir, _more_folders(cfg))
+        cfg.load_from = None if found is None else str(found)
+        if found is None:
             cfg.resume = False
             print_log(f'nothing to resume in {cfg.work_dir}: training starts fresh', logger='current')
-    if cfg.get('load_from') and '://' not in cfg.load_from:
+    is_local = bool(cfg.get('load_from')) and '://' not in cfg.load_from
+    if is_local:
         check_checkpoint_file(cfg.load_from)
-    if cfg.get('resume'):
-        if is_main_process():
-            print_log(f'resuming from {cfg.load_from}', logger='current')
-        if '://' not in cfg.load_from and (cfg.get('randomness') or {}).get('seed') is None:
+    if not cfg.get('resume'):
+        return
+    if is_main_process():
+        print_log(f'resuming from {cfg.load_from}', logger='current')
+    if is_local:
+        meta = _read_for_resuming(cfg.load_from).get('meta')
+        if not isinstance(meta, dict) or not {'epoch', 'iter'} <= meta.keys():
+            raise BadInputError(
+                f'{cfg.load_from} holds weights only, and no state of a training to resume; to start from its weights, '
+                f'leave --resume out and use --cfg-options load_from={cfg.load_from}'
+            )
+        if (cfg.get('randomness') or {}).get('seed') is None:
             # MMEngine reads the run's seed too late: samplers have been built with another by then.
-            seed = read_checkpoint(cfg.load_from).get('meta', {}).get('seed')
-            cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': seed}
+            cfg.randomness = {**(cfg.get('randomness') or {}), 'seed': meta.get('seed')}
 
 
-def _newest_checkpoint(work_dir: Path) -> str | None:
-    record = work_dir / 'last_checkpoint'
-    if not record.is_file():
-        return None
-    named = Path(record.read_text().strip())
-    # The record holds the path at the time of writing; a work dir may have moved since.
-    here = work_dir / named.name
-    for path in (named, here):
-        if path.is_file():
-            return str(path)
-    raise FileNotFoundError(
-        f'{record} names {named} as the newest checkpoint, which does not exist; '
-        f'name another with --resume FILE, or delete {record} to start fresh'
-    )
+def _read_for_resuming(path: str) -> dict:
+    try:
+        return read_checkpoint(path)
+    except BadInputError as error:
+        try:
+            other = newest_checkpoint(Path(path).parent)
+        except (BadInputError, FileNotFoundError):
+            other = None
+        if other is None:
+            raise
+        raise BadInputError(f'{error}; the newest sound checkpoint beside it is {other}') from error
+
+
+def _more_folders(cfg: Config) -> list[Path]:
+    """Say where checkpoints go besides the work dir, as MMEngine's hook names it."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    folder = hook.get('out_dir')
+    return [] if not folder or '://' in folder else [Path(folder, Path(cfg.work_dir).name)]
