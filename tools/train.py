@@ -81,8 +81,8 @@ def prepare(args):
     return cfg
 
 
-def main():
-    args = parse_args()
+def run(args):
+    """Train; ends the process."""
     try:
         cfg = prepare(args)
     except (FileNotFoundError, ValueError) as error:
@@ -98,8 +98,15 @@ def main():
         sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
     except TrainingStopped as stopped:
         print(f'{stopped}; carry on with --resume --work-dir {cfg.work_dir}', file=sys.stderr)
+        sys.exit(stopped.exit_code)
+
+
+def main():
+    args = parse_args()
+    try:
+        run(args)
     except KeyboardInterrupt:
-        print(f'\ninterrupted; carry on with --resume --work-dir {cfg.work_dir}', file=sys.stderr)
+        print('\nstopped at once, nothing saved; --resume goes on from the newest checkpoint, if any', file=sys.stderr)
         sys.exit(130)
 
 

@@ -3,9 +3,10 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
@@ -24,6 +25,10 @@ class FaultHook(Hook):
         if self.rank in (None, get_rank()):
             target = f'-{os.getpgrp()}' if self.group else str(os.getpid())
             subprocess.run(['kill', f'-{self.signal.value}', '--', target], start_new_session=True, check=True)
+
+    def before_run(self, runner):
+        if self.moment == 'start':
+            self._strike()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if self.moment == 'iteration' and runner.iter + 1 == self.at:
@@ -78,3 +83,31 @@ class FullDiskHook(Hook):
             import resource
 
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, resource.RLIM_INFINITY))
+
+
+@HOOKS.register_module()
+class SeenHook(Hook):
+    """Keeps (epoch, image) of all that is trained on, in the checkpoints; may kill the process after iterations."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, die_after: int | None = None, moment: str = 'iteration', signal_name: str = 'SIGKILL'):
+        self.die_after, self.moment, self.signal = die_after, moment, getattr(signal, signal_name)
+        self.seen, self.count = [], 0
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.count += 1
+        mine = [Path(sample.img_path).name for sample in data_batch['data_samples']]
+        self.seen += [(runner.epoch, name) for names in all_gather_object(mine) for name in names]
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        checkpoint['meta']['seen_images'] = list(self.seen)
+        if self.moment == 'writing' and self.count == self.die_after:
+            os.fsync = lambda handle: os.kill(os.getpid(), self.signal)
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        self.seen = list(checkpoint['meta'].get('seen_images', []))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if self.moment == 'iteration' and self.count == self.die_after:
+            os.kill(os.getpid(), self.signal)

@@ -3,6 +3,7 @@
 import importlib.util
 import multiprocessing
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -47,6 +48,10 @@ class Training:
     def __init__(self, folder: Path, arguments: list, num_processes: int = 1):
         self.logs = [folder / f'log_{rank}.txt' for rank in range(num_processes)]
         arguments = list(map(str, arguments)) + (['--launcher', 'pytorch'] if num_processes > 1 else [])
+        # Of its own: loader processes of a run that was killed hold its port for some seconds.
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = str(free.getsockname()[1])
         self.processes = []
         for rank, log in enumerate(self.logs):
             log.unlink(missing_ok=True)
@@ -55,7 +60,7 @@ class Training:
                 LOCAL_RANK=str(rank),
                 WORLD_SIZE=str(num_processes),
                 MASTER_ADDR='127.0.0.1',
-                MASTER_PORT=str(20000 + os.getpid() % 20000),
+                MASTER_PORT=port,
             )
             process = context().Process(target=train, args=(str(log), arguments, environment))
             process.start()

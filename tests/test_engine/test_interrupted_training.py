@@ -1,6 +1,10 @@
 """Runs that are killed, starved and misled, each in processes of its own."""
 
+import collections
 import json
+import math
+import os
+import random
 import signal
 
 import cv2
@@ -162,6 +166,8 @@ def test_two_processes_killed_end_bitwise_as_if_they_never_were(train, whole, tm
     'task,step,moment,more',
     [
         ('classification', 6, 'iteration', dict(workers=2)),
+        ('classification', 6, 'iteration', dict(workers=2, signal_name='SIGINT')),
+        ('classification', 3, 'iteration', dict(processes=2, signal_name='SIGINT')),
         ('classification', 4, 'validation', {}),
         ('classification', 5, 'iteration', dict(accumulate=2)),
         ('classification', 3, 'iteration', dict(processes=2)),
@@ -170,6 +176,8 @@ def test_two_processes_killed_end_bitwise_as_if_they_never_were(train, whole, tm
     ],
     ids=[
         'middle of an epoch',
+        'Ctrl-C, which all of the group get',
+        'Ctrl-C in one of two processes',
         'validation',
         'half a step',
         'one of two processes',
@@ -177,11 +185,11 @@ def test_two_processes_killed_end_bitwise_as_if_they_never_were(train, whole, tm
         'by iteration',
     ],
 )
-def test_sigterm_saves_and_exits_well_and_nothing_is_lost(train, whole, tmp_path, task, step, moment, more):
-    processes = more.get('processes', 1)
-    order = fault(step, moment, signal_name='SIGTERM', group=processes == 1, rank=processes - 1)
+def test_sigterm_and_ctrl_c_save_and_nothing_is_lost(train, whole, tmp_path, task, step, moment, more):
+    name, processes = more.pop('signal_name', 'SIGTERM'), more.get('processes', 1)
+    order = fault(step, moment, signal_name=name, group=processes == 1, rank=processes - 1)
     stopped = train(task, 'stopped', order, **more)
-    assert stopped.wait(30) == [0] * processes
+    assert stopped.wait(60) == [0 if name == 'SIGTERM' else 130] * processes
     assert 'carry on with --resume' in stopped.text
     # A step of two batches is finished.
     expected = step + 1 if more.get('accumulate') else step
@@ -190,6 +198,90 @@ def test_sigterm_saves_and_exits_well_and_nothing_is_lost(train, whole, tmp_path
     assert last.wait() == [0] * processes
     assert 'interrupted.pth' in last.text and not (tmp_path / 'stopped' / 'interrupted.pth').exists()
     assert_same(whole(task, **more), tmp_path / 'stopped')
+
+
+SEEN = """]
+train_cfg = dict(max_epochs={epochs}, val_interval=100)
+train_dataloader.update(batch_size={batch_size})
+default_hooks.update(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False, max_keep_ckpts=2))
+custom_hooks = [dict(type='SeenHook', die_after={die_after}, moment={moment!r})]
+x = ["""
+KILLS = int(os.environ.get('VIK_MM_KILLS', 2))  # 20 take ten minutes
+EPOCHS = KILLS + 2
+
+
+def test_every_sample_is_seen_once_an_epoch_whatever_changes_after_random_kills(train, tmp_path):
+    rng = random.Random(0)
+    for k in range(KILLS + 1):
+        settings = dict(batch_size=rng.choice([1, 2, 4]), workers=rng.choice([0, 1]), processes=rng.choice([1, 2]))
+        workers, processes = settings.pop('workers'), settings.pop('processes')
+        death = dict(die_after=rng.randint(2, 4), moment=rng.choice(['iteration', 'writing']))
+        if k == KILLS:
+            death['die_after'] = None
+        lines = SEEN.format(**settings, **death, epochs=EPOCHS)
+        run = train('classification', 'run', lines, processes, workers=workers)
+        codes = run.wait(300)
+        if 'cannot have shared equally' in run.text:
+            assert codes == [1, 1]
+            codes = train('classification', 'run', lines, workers=workers).wait(300)
+        assert set(codes) <= {0} if k == KILLS else -signal.SIGKILL in codes, (k, codes, run.text[-3000:])
+    seen = collections.Counter(map(tuple, checkpoint(tmp_path / 'run')['meta']['seen_images']))
+    assert len(seen) == 16 * EPOCHS and set(seen.values()) == {1}
+
+
+def trained_images(path):
+    return collections.Counter(map(tuple, read_checkpoint(path)['meta']['seen_images']))
+
+
+@pytest.mark.parametrize('batch_size', [2, 8], ids=['half the batch size', 'twice the batch size'])
+def test_resuming_with_another_batch_size_trains_on_what_is_left(call_tool, make_config, tmp_path, batch_size):
+    def train(size, *arguments, die_after=None):
+        lines = f"""
+train_dataloader.update(batch_size={size})
+train_cfg.update(max_epochs=4)
+custom_hooks = [dict(type='SeenHook', die_after={die_after}, signal_name='SIGTERM')]
+"""
+        config = make_config('classification', CLASSIFICATION.format(**options()) + lines)
+        code, text = call_tool('train.py', config, '--work-dir', tmp_path / 'run', *arguments)
+        assert not code, text[-2000:]
+        return text
+
+    train(4, die_after=6)  # in the middle of the second epoch, after 8 of its 16 images
+    text = train(batch_size, '--resume')
+    assert '1 process with batch_size=4, 16 samples' in text and 'what was iteration 6 counts as' in text
+    seen = trained_images(tmp_path / 'run' / 'epoch_4.pth')
+    assert len(seen) == 4 * 16 and set(seen.values()) == {1}
+    resumed = read_checkpoint(tmp_path / 'run' / 'epoch_4.pth')
+    assert resumed['meta']['iter'] == 4 * 16 // batch_size
+    # The schedule counts iterations; it has come to its last step with the training.
+    group, steps = resumed['optimizer']['param_groups'][0], 4 * 16 // batch_size
+    cosine = (1 + math.cos(math.pi * (steps - 1) / steps)) / 2
+    assert group['lr'] == pytest.approx(1e-5 + (group['initial_lr'] - 1e-5) * cosine)
+
+
+def test_a_checkpoint_that_does_not_say_how_long_its_epochs_were_is_refused(call_tool, make_config, tmp_path):
+    config = make_config('classification', 'train_cfg.update(max_epochs=3)\n')
+    work = ('--work-dir', tmp_path / 'run')
+    code, text = call_tool('train.py', config, *work, '--cfg-options', 'train_cfg.max_epochs=1')
+    assert not code, text[-2000:]
+    path = tmp_path / 'run' / 'epoch_1.pth'
+    checkpoint = read_checkpoint(path)
+    del checkpoint['meta']['data']  # as MMEngine's own
+    torch.save(checkpoint, path)
+    for size in (2, 8):
+        code, _ = call_tool(
+            'train.py', config, *work, '--resume', '--cfg-options', f'train_dataloader.batch_size={size}'
+        )
+        assert 'does not say how long its epochs were' in code and 'resume with the batch size' in code
+    assert not (tmp_path / 'run' / 'epoch_2.pth').exists()
+    code, text = call_tool('train.py', config, *work, '--resume')
+    assert not code and (tmp_path / 'run' / 'epoch_3.pth').exists()
+
+
+def test_ctrl_c_before_training_begins_ends_at_once_without_a_traceback(call_tool, make_config, tmp_path):
+    more = "custom_hooks = [dict(type='FaultHook', at=0, moment='start', signal_name='SIGINT')]\n"
+    code, text = call_tool('train.py', make_config('classification', RANDOM + more), '--work-dir', tmp_path / 'run')
+    assert code == 130 and 'stopped at once, nothing saved' in text and 'Traceback' not in text
 
 
 def test_the_best_checkpoint_alone_is_kept_where_no_other_is_asked_for(call_tool, make_config, tmp_path):

@@ -7,29 +7,35 @@ the run's seed, the process and ``k``; so there is no random state to restore, a
 load the data.
 """
 
-import os
-import random
-import signal
-import threading
-from collections.abc import Iterator
+import logging
+import uuid
+from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
-from mmengine.registry import DATA_SAMPLERS, FUNCTIONS, LOOPS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.model import is_model_wrapper
+from mmengine.registry import LOOPS
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.utils import calc_dynamic_intervals
-from torch import distributed
-from torch.utils.data import BatchSampler
 
-from .checkpoint_hook import AtomicCheckpointHook
+from vik_mm.errors import BadInputError
 
-_ITERATION, _SAMPLE = 0, 1  # kinds of seeds
-_STOP = 'vik_mm/stop'  # in the store that the processes share
-_VALIDATED = 'resumable/validated'  # in the message hub: the last iteration after which a validation came to its end
+from .checkpoint_hook import INTERRUPTED, AtomicCheckpointHook
+from .data_position import Feed, Position, replay_schedules
+from .misfit import describe_misfit, fitting_weights
+from .seeded_batches import ITERATION, seed_all
+from .stop_signal import StopHook, StopSignal, TrainingStopped, ValidationStopped
+from .work_dir import lock_work_dir
+
+# In the message hub: the last iteration after which a validation came to its end, and a name for the run.
+_VALIDATED, _RUN = 'resumable/validated', 'resumable/run'
+_RESUME_AS_BEFORE = (
+    'resume with the batch size and the number of processes that it was made with, or start a new schedule from its '
+    'weights: no --resume, --cfg-options load_from=FILE'
+)
 
 
 def make_resumable(cfg: Config) -> None:
@@ -38,7 +44,7 @@ def make_resumable(cfg: Config) -> None:
     Args:
         cfg (Config): Changed in place. A loop of another type stays as it is, all else with it, and the log says so.
             Checkpoint hooks and worker functions of other types stay too; without :class:`AtomicCheckpointHook`,
-            SIGTERM ends the run without a checkpoint of that moment.
+            SIGTERM and Ctrl-C end the run without a checkpoint of that moment.
     """
     loop = cfg.get('train_cfg')
     if not loop or not cfg.get('train_dataloader'):
@@ -57,200 +63,92 @@ def make_resumable(cfg: Config) -> None:
     if hook and hook.get('type') == 'CheckpointHook':
         hook.type = 'AtomicCheckpointHook'
     loader = cfg.train_dataloader
-    loader.setdefault('worker_init_fn', dict(type='outlive_sigterm'))
+    for each in (loader, cfg.get('val_dataloader')):
+        if each:
+            each.setdefault('worker_init_fn', dict(type='outlive_signals'))
     loader.batch_sampler = dict(
         type='ResumableBatchSampler', drop_last=loader.pop('drop_last', False), batches=loader.get('batch_sampler')
     )
 
 
-class _Draw(int):
-    """The index of a sample, and from which seed its augmentation starts."""
+class _PositionHook(Hook):
+    """Writes the place in the data into checkpoints, and finds it there."""
 
-    seed: tuple[int, ...]
+    priority = 'LOWEST'
 
-    def __reduce__(self):
-        return _draw, (int(self), self.seed)
+    def __init__(self, loop: '_Resumable'):
+        self.loop = loop
 
+    def before_train(self, runner):
+        if _RUN not in runner.message_hub.runtime_info:  # of a run that goes on, it has come from the checkpoint
+            runner.message_hub.update_info(_RUN, uuid.uuid4().hex)
 
-def _draw(index: int, seed: tuple[int, ...]) -> _Draw:
-    draw = _Draw(index)
-    draw.seed = seed
-    return draw
+    def before_save_checkpoint(self, runner, checkpoint):
+        meta = checkpoint['meta']
+        position = self.loop.position_at(meta['epoch'], meta['iter'])
+        run = runner.message_hub.get_info(_RUN)
+        meta['data'] = dict(self.loop.feed.record(), **position._asdict(), run=run)
 
-
-@DATA_SAMPLERS.register_module()
-class ResumableBatchSampler(BatchSampler):
-    """Batches that can begin in the middle, each index with a seed of its own.
-
-    Args:
-        sampler (Sampler): Of indices.
-        batch_size (int): Samples of a batch.
-        drop_last (bool): Whether an incomplete last batch is left out. Defaults to False.
-        batches (dict, optional): Config of the batch sampler that does the work; None for PyTorch's.
-            Defaults to None.
-    """
-
-    def __init__(self, sampler, batch_size: int, drop_last: bool = False, batches: dict | None = None):
-        super().__init__(sampler, batch_size, drop_last)
-        options = dict(sampler=sampler, batch_size=batch_size)
-        if batches:
-            self.batches = DATA_SAMPLERS.build(batches, default_args=options)
-        else:
-            self.batches = BatchSampler(**options, drop_last=drop_last)
-        self.seed, self._skip, self._is_endless = 0, 0, False
-        sampler.dataset.__getitems__ = _SeededItems(sampler.dataset)
-
-    def start(self, seed: int, skip: int = 0, is_endless: bool = False) -> None:
-        """Say how to go on.
-
-        Args:
-            seed (int): The run's.
-            skip (int): Batches that the next pass leaves out, having been trained. Defaults to 0.
-            is_endless (bool): Whether one pass follows the other, a new order each. Defaults to False.
-        """
-        self.seed, self._skip, self._is_endless = seed, skip, is_endless
-
-    def __iter__(self) -> Iterator[list[_Draw]]:
-        skip, self._skip = self._skip, 0
-        epoch, position = getattr(self.sampler, 'epoch', 0), 0
-        while True:
-            for batch in self.batches:
-                if skip:
-                    skip -= 1
-                else:
-                    yield [
-                        _draw(index, (_SAMPLE, self.seed, get_rank(), epoch, position + i))
-                        for i, index in enumerate(batch)
-                    ]
-                position += len(batch)
-            if not self._is_endless:
-                return
-            epoch, position = epoch + 1, 0
-            if hasattr(self.sampler, 'set_epoch'):
-                self.sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    def after_load_checkpoint(self, runner, checkpoint):
+        if runner._resume:
+            self.loop.restore(checkpoint)
 
 
-class _SeededItems:
-    """A data set's samples, each from its own seed; PyTorch's loaders ask for batches by the name ``__getitems__``."""
-
-    def __init__(self, dataset):
-        self.dataset = dataset
-
-    def __call__(self, draws: list[_Draw]) -> list:
-        return [self._item(draw) for draw in draws]
-
-    def _item(self, draw: _Draw):
-        _seed_all(draw.seed)
-        return self.dataset[int(draw)]
-
-
-def _seed_all(key: tuple[int, ...]) -> None:
-    words = np.random.SeedSequence(key).generate_state(4)
-    random.seed(int(words[0]))
-    np.random.seed(words[1])
-    torch.manual_seed(int(words[2]) << 32 | int(words[3]))
-
-
-@FUNCTIONS.register_module()
-def outlive_sigterm(worker_id: int) -> None:
-    """Let a loader's process go on after SIGTERM, which batch systems send to all, until its parent sends one."""
-
-    def wait():
-        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-            pass
-        os._exit(0)
-
-    if hasattr(signal, 'sigwaitinfo'):  # not on macOS and Windows
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=wait, daemon=True).start()
-
-
-class TrainingStopped(Exception):
-    """A run has been told to stop and has saved itself."""
-
-
-class _StopSignal:
-    """Whether SIGTERM has come, agreed upon by all processes."""
-
-    def __init__(self):
-        self.is_set = False
-        self._before = None
-        # Of its own, on the CPU: no waiting for the GPU.
-        self._group = distributed.new_group(backend='gloo') if get_world_size() > 1 else None
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._receive)
-        return self
-
-    def __exit__(self, *_):
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _receive(self, *_):
-        self.is_set = True
-
-    def is_set_anywhere(self) -> bool:
-        """Agree; all processes must call it."""
-        if self._group is None:
-            return self.is_set
-        flag = torch.tensor(int(self.is_set))
-        distributed.all_reduce(flag, op=distributed.ReduceOp.MAX, group=self._group)
-        return bool(flag)
-
-    def is_known(self) -> bool:
-        """Look whether any process has been told to stop, without waiting for the others."""
-        if self._group is None:
-            return self.is_set
-        store = distributed.distributed_c10d._get_default_store()
-        if self.is_set:
-            store.set(_STOP, '1')
-        return self.is_set or store.check([_STOP])
-
-
-class _StopHook(Hook):
-    """Stops a validation, and notes down those that come to their end, before the checkpoint that holds their score."""
+class _FitHook(Hook):
+    """Looks whether a checkpoint fits, and says what does not in a few words, where MMEngine lists all names."""
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, stop: _StopSignal):
-        self.stop = stop
+    def after_load_checkpoint(self, runner, checkpoint):
+        if not isinstance(runner, Runner) or 'state_dict' not in checkpoint:
+            return  # FlexibleRunner's model may be divided among the processes
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        weights = {name.removeprefix('module.'): value for name, value in checkpoint['state_dict'].items()}
+        reason = describe_misfit(model, weights)
+        if reason and runner._resume:
+            raise BadInputError(f'the checkpoint does not fit the model, and cannot be resumed from: {reason}')
+        if reason:
+            print_log(f'of the weights in load_from, what fits is loaded: {reason}', 'current', logging.WARNING)
+            checkpoint['state_dict'] = fitting_weights(model, checkpoint['state_dict'])
 
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        loader = runner.val_dataloader
-        if len(loader.dataset) < get_world_size():
-            return  # a process without a batch would not come to agree
-        # Each process comes to agree once: after its last batch, or as soon as it hears of a stop.
-        if (self.stop.is_known() or batch_idx + 1 == len(loader)) and self.stop.is_set_anywhere():
-            raise _ValidationStopped
+
+class _ValidatedHook(Hook):
+    """Notes down validations that come to their end, before the checkpoint that holds their score."""
+
+    priority = 'VERY_HIGH'
 
     def after_val_epoch(self, runner, metrics=None):
         runner.message_hub.update_info(_VALIDATED, runner.iter)
 
 
-class _ValidationStopped(Exception):
-    pass
-
-
 class _Resumable:
     """What both loops share. ``_iter`` counts complete iterations, ``_epoch`` complete epochs."""
 
-    _stop: _StopSignal
+    _stop: StopSignal
+
+    @property
+    def feed(self) -> Feed:
+        """How samples come to the process."""
+        return self.dataloader.batch_sampler.feed
+
+    def _prepare(self) -> None:
+        self._base = Position(), 0  # a place in the data, and the iteration that began there
+        self.runner.register_hook(_PositionHook(self))
+        self.runner.register_hook(_FitHook())
+        self.runner.register_hook(_ValidatedHook())
 
     def run(self) -> torch.nn.Module:
-        """Train to the end, or to the end of the step in which SIGTERM comes.
+        """Train to the end, or to the end of the step in which SIGTERM or Ctrl-C comes.
 
         Returns:
             torch.nn.Module: The model.
 
         Raises:
-            TrainingStopped: If SIGTERM has come; the run has been saved.
+            TrainingStopped: If SIGTERM or Ctrl-C has come; the run has been saved.
+            BadInputError: If another training is writing into the work dir.
         """
-        with _StopSignal() as self._stop:
-            self.runner.register_hook(_StopHook(self._stop))
+        with lock_work_dir(self.runner.work_dir), StopSignal() as self._stop:
+            self.runner.register_hook(StopHook(self._stop))
             self.runner.call_hook('before_train')
             self._train()
             self.runner.call_hook('after_train')
@@ -258,7 +156,7 @@ class _Resumable:
 
     def _iterate(self, batch_idx: int, data_batch) -> None:
         rank = get_rank() if self.runner._randomness_cfg.get('diff_rank_seed') else 0
-        _seed_all((_ITERATION, self.runner.seed, rank, self._iter))
+        seed_all((ITERATION, self.runner.seed, rank, self._iter))
         self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=data_batch)
         outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
         self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=data_batch, outputs=outputs)
@@ -278,7 +176,7 @@ class _Resumable:
             return
         try:
             loop.run()
-        except _ValidationStopped:
+        except ValidationStopped:
             for hook in self.runner.hooks:
                 if isinstance(hook, EMAHook):  # it has put the averages in the weights' place
                     hook.after_val_epoch(self.runner)
@@ -288,13 +186,92 @@ class _Resumable:
         if not self._stop.is_set_anywhere():
             return
         hooks = [hook for hook in self.runner.hooks if isinstance(hook, AtomicCheckpointHook)]
-        path = hooks[0].save_interrupted(self.runner, self._epoch, self._iter) if hooks else None
-        raise TrainingStopped(f'stopped after iteration {self._iter} of {self._max_iters}, saved as {path}')
+        saved = hooks[0].save_interrupted(self.runner, self._epoch, self._iter) if hooks else 'not saved'
+        raise TrainingStopped(
+            f'stopped after iteration {self._iter} of {self._max_iters}, {saved}', self._stop.exit_code
+        )
 
 
 @LOOPS.register_module()
 class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which can be taken up again anywhere; arguments are that one's."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._prepare()
+
+    def position_at(self, epoch: int, iteration: int) -> Position:
+        """Say where in the data an iteration ends.
+
+        Args:
+            epoch (int): Epochs that are complete by then.
+            iteration (int): Iterations that are.
+
+        Returns:
+            Position: The place.
+        """
+        if epoch > self._epoch:
+            return Position(epoch)
+        start, first = self._base if self._base[0].passes == epoch else (Position(epoch), epoch * len(self.dataloader))
+        return Position(epoch, int(min(start.seen + (iteration - first) * self.feed.batch_size, self._most())))
+
+    def _most(self) -> float:
+        batches = len(self.dataloader) * self.feed.batch_size
+        return batches if self.feed.order is None else self.feed.per_process
+
+    def restore(self, checkpoint: dict) -> None:
+        """Take up the place that a checkpoint was made at, in terms of this run's batches.
+
+        Args:
+            checkpoint (dict): Its counts and schedules are changed in place where epochs have another length now.
+
+        Raises:
+            BadInputError: If that place cannot be taken up.
+        """
+        meta, length = checkpoint['meta'], len(self.dataloader)
+        epoch, count = meta['epoch'], meta['iter']
+        if 'data' not in meta:
+            self._restore_without_record(epoch, count)
+            return
+        before = {name: meta['data'][name] for name in self.feed.record()}
+        if before == self.feed.record():
+            self._take_up(Position(epoch, meta['data']['seen']), count)
+            return
+        seen = self.feed.convert(meta['data']['seen'], before)
+        rest = int(self.feed.batches_from(seen)) if seen else length
+        meta['iter'] = (epoch + 1) * length - rest
+        print_log(
+            f'{self.feed.describe_change(before)}: epoch {epoch + 1} goes on with {rest} of {length} iterations left; '
+            f'what was iteration {count} counts as {meta["iter"]}',
+            logger='current',
+            level=logging.WARNING,
+        )
+        self._take_up(Position(epoch, seen), meta['iter'])
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        if _VALIDATED in info:
+            info[_VALIDATED] = meta['iter'] if info[_VALIDATED] == count else None
+        replay_schedules(self.runner, checkpoint, epoch, length - rest, length)
+
+    def _take_up(self, position: Position, count: int) -> None:
+        done, length = count - position.passes * len(self.dataloader), len(self.dataloader)
+        if not 0 <= done <= length:
+            raise BadInputError(
+                f'the checkpoint is at iteration {count} in epoch {position.passes + 1}, which an epoch of {length} '
+                f'iterations has not: {_RESUME_AS_BEFORE}'
+            )
+        self._base = position, count
+
+    def _restore_without_record(self, epoch: int, count: int) -> None:
+        """Go by what MMEngine's checkpoints say, where that can be right."""
+        length = len(self.dataloader)
+        is_regular = Path(str(self.runner._load_from)).name != INTERRUPTED
+        other = count // epoch if epoch and is_regular and count % epoch == 0 else length
+        if other != length or not 0 <= count - epoch * length < length:
+            raise BadInputError(
+                f'the checkpoint is at iteration {count} after {epoch} epochs and does not say how long its epochs '
+                f'were; here they have {length} iterations: {_RESUME_AS_BEFORE}'
+            )
+        self._take_up(Position(epoch, (count - epoch * length) * self.feed.batch_size), count)
 
     def _train(self):
         if self._iter and self._iter == self._epoch * len(self.dataloader):
@@ -307,9 +284,9 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         """Train for an epoch, or for what is left of it."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        start = self._iter - self._epoch * len(self.dataloader)
-        self.dataloader.batch_sampler.start(self.runner.seed, skip=start)
-        for batch_idx, data_batch in enumerate(self.dataloader, start):
+        position = self.position_at(self._epoch, self._iter)
+        self.dataloader.batch_sampler.start(self.runner.seed, position)
+        for batch_idx, data_batch in enumerate(self.dataloader, self._iter - self._epoch * len(self.dataloader)):
             self._iterate(batch_idx, data_batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -348,13 +325,55 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         self.stop_training = False
         self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(val_interval, dynamic_intervals)
         runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
+        self._prepare()
+
+    def position_at(self, epoch: int, iteration: int) -> Position:
+        """Say where in the data an iteration ends.
+
+        Args:
+            epoch (int): Not looked at.
+            iteration (int): Iterations that are complete.
+
+        Returns:
+            Position: The place.
+        """
+        start, first = self._base
+        return self.feed.advance(start, iteration - first)
+
+    def restore(self, checkpoint: dict) -> None:
+        """Take up the place that a checkpoint was made at; iterations and schedules keep their count.
+
+        Args:
+            checkpoint (dict): The checkpoint.
+
+        Raises:
+            BadInputError: If that place cannot be taken up.
+        """
+        meta = checkpoint['meta']
+        if 'data' not in meta:
+            print_log(
+                'the checkpoint does not say how large its batches were: going on as if they had been as large as now',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return
+        before = {name: meta['data'][name] for name in self.feed.record()}
+        position = Position(meta['data']['passes'], self.feed.convert(meta['data']['seen'], before))
+        if before != self.feed.record():
+            print_log(
+                f'{self.feed.describe_change(before)}: training goes on after the samples that were seen; max_iters '
+                'and schedules still count iterations as before',
+                logger='current',
+                level=logging.WARNING,
+            )
+        self._base = position, meta['iter']
 
     def _train(self):
         # The whole training is one epoch.
         self.runner.call_hook('before_train_epoch')
         if self._iter:
             self._validate_if_due(self._iter, self._max_iters)
-        self.dataloader.batch_sampler.start(self.runner.seed, skip=self._iter, is_endless=True)
+        self.dataloader.batch_sampler.start(self.runner.seed, self.position_at(0, self._iter), is_endless=True)
         batches = iter(self.dataloader) if self._iter < self._max_iters else None
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()

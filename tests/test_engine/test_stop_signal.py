@@ -1,0 +1,60 @@
+import os
+import signal
+
+import pytest
+
+from vik_mm.engine.stop_signal import StopSignal, TrainingStopped, outlive_signals
+
+
+def send(name):
+    os.kill(os.getpid(), getattr(signal, name))
+
+
+def test_the_second_ctrl_c_stops_at_once(monkeypatch, capfd):
+    monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
+    with StopSignal() as stop:
+        send('SIGINT')
+        assert stop.is_set_anywhere() and stop.exit_code == 130
+        assert 'a second Ctrl-C stops at once' in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            send('SIGINT')
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_under_torchrun_one_press_arrives_twice(monkeypatch):
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
+    with StopSignal() as stop:
+        send('SIGINT')
+        send('SIGINT')
+        assert stop.is_set_anywhere()
+        stop._pressed_at -= 6
+        with pytest.raises(KeyboardInterrupt):
+            send('SIGINT')
+
+
+def test_sigterm_may_come_as_often_as_it_likes():
+    with StopSignal() as stop:
+        assert not stop.is_set_anywhere()
+        send('SIGTERM')
+        send('SIGTERM')
+        assert stop.is_set_anywhere() and stop.exit_code == TrainingStopped('').exit_code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_a_loader_process_outlives_both():
+    is_ready, ready = os.pipe()
+    child = os.fork()
+    if child == 0:
+        outlive_signals(0)
+        signal.alarm(60)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)  # not its parent's
+        os.write(ready, b'.')
+        while True:
+            signal.pause()
+    os.read(is_ready, 1)
+    for name, is_gone in (('SIGINT', False), ('SIGTERM', True)):
+        os.kill(child, getattr(signal, name))
+        pid, status = os.waitpid(child, 0 if is_gone else os.WNOHANG)
+        assert bool(pid) == is_gone
+    assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
