@@ -26,11 +26,12 @@ from .launch import (
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .nonfinite_loss_hook import NonFiniteLossHook
 from .progress_hook import ProgressHook
-from .resumable import TrainingStopped, make_resumable
+from .resumable import make_resumable
 from .safe_config import end_safe_config, read_safe_config
 from .sanity_check_hook import SanityCheckHook
 from .schedule_check import fit_schedules
 from .sharded_strategy import ShardedStrategy, check_sharding
+from .stop_signal import TrainingStopped
 
 __all__ = [
     'AtomicCheckpointHook',
