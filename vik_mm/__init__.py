@@ -4,6 +4,10 @@ from .compat.packages import require_mm_packages
 
 require_mm_packages()
 
+from .compat.import_messages import silence_missing_onedl_client  # noqa: E402
+
+silence_missing_onedl_client()  # before the first import of mmpretrain.datasets
+
 from .compat.mmcv_ops import serve_mmcv_ops  # noqa: E402
 
 serve_mmcv_ops()  # before the first import of mmcv.ops, which mmpretrain tries too

@@ -1,9 +1,9 @@
 """Makes MMPretrain know the models of this project's metafiles."""
 
+import functools
 from pathlib import Path
 
 from mmpretrain.apis.model import ModelHub
-from modelindex.load_model_index import load
 
 
 def project_root() -> Path:
@@ -12,10 +12,8 @@ def project_root() -> Path:
     return package / '.mim' if (package / '.mim').is_dir() else package.parent
 
 
+@functools.cache
 def register_model_index() -> None:
     """Register the models for ``mmpretrain.list_models`` and ``get_model``; a second call changes nothing."""
     path = project_root() / 'model-index.yml'
-    index = load(str(path))
-    index.build_models_with_collections()
-    if not all(ModelHub.has(model.name.lower()) for model in index.models):
-        ModelHub.register_model_index(path, config_prefix=path.parent)
+    ModelHub.register_model_index(path, config_prefix=path.parent)
