@@ -1,6 +1,7 @@
 """Exported files give the model's answers at sizes that they were not made at, in runtimes that know nothing of it."""
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -188,6 +189,13 @@ def test_int8_and_float16_answer_nearly_alike_and_are_smaller(exported, tmp_path
         assert torch.equal(value, weights[key]) and value.dtype == weights[key].dtype
 
 
+@needs_programs
+def test_onnx_files_hold_no_path_of_the_machine_they_were_made_on(exported, root):
+    path, _, _ = exported('classification', 'onnx')
+    content = path.read_bytes()
+    assert b'.py' not in content and str(root).encode() not in content
+
+
 def test_bad_arguments_and_files(root, tmp_path):
     model = build(root, 'classification')
     with pytest.raises(ValueError, match='must end in .onnx'):
@@ -212,6 +220,8 @@ def test_tools_export_run_and_test_a_file(call_tool, shapes_config, tmp_path):
     checkpoint, file = tmp_path / 'run' / 'epoch_1.pth', tmp_path / 'vik.ts'
     code, text = call_tool('export.py', shapes_config, checkpoint, '--format', 'torchscript', '--out', file)
     assert code is None and 'model for classification, float32, differs by at most' in text
+    assert re.findall(r'export: (\w+)', text) == ['computing', 'tracing', 'comparing']
+    assert len(re.findall(r'export: \.\.\. took [\d.]+ s', text)) == 3
     image = tmp_path / 'image.png'
     cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     answers = []

@@ -4,7 +4,9 @@ import copy
 import inspect
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -209,14 +211,17 @@ def export(
     generator = torch.Generator().manual_seed(0)
     images = [torch.randn(size, generator=generator) for size in sizes.compared]
     with torch.no_grad(), reference_operators():
-        expected = [whole(image) for image in images]
+        with _step(f"computing the model's answers at {_listed(sizes.compared)}"):
+            expected = [whole(image) for image in images]
         meta['lengths'] = whole.lengths
         path.parent.mkdir(parents=True, exist_ok=True)
         _WRITERS[format](_in_dtype(whole, dtype), torch.randn(sizes.traced, generator=generator), path, meta)
     if dtype == 'int8':
-        _quantise(path)
-    run, _ = load_exported(path)
-    differences = [(a - b).abs().max() for image, outs in zip(images, expected) for a, b in zip(run(image), outs)]
+        with _step('quantising'):
+            _quantise(path)
+    with _step(f"comparing the file's answers with the model's at {_listed(sizes.compared)}"):
+        run, _ = load_exported(path)
+        differences = [(a - b).abs().max() for image, outs in zip(images, expected) for a, b in zip(run(image), outs)]
     meta['max_difference'] = float(max(differences))
     scale = max(float(out.abs().max()) for outs in expected for out in outs)
     if dtype == 'float32' and not meta['max_difference'] <= 1e-4 * max(1.0, scale):
@@ -314,6 +319,19 @@ def run_exported(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
     return meta
 
 
+@contextmanager
+def _step(what: str) -> Iterator[None]:
+    """Say in the log what begins now, and how long it took."""
+    print_log(f'export: {what} ...', logger='current')
+    start = time.monotonic()
+    yield
+    print_log(f'export: ... took {time.monotonic() - start:.1f} s', logger='current')
+
+
+def _listed(sizes: Sequence[tuple[int, ...]]) -> str:
+    return ', '.join('x'.join(map(str, size)) for size in sizes)
+
+
 def _check(path: Path, format: str, dtype: str) -> None:
     if format not in ENDINGS:
         raise ValueError(f'format={format!r} is unknown; choose one of {sorted(ENDINGS)}')
@@ -342,7 +360,8 @@ def _program(module: nn.Module, image: Tensor, meta: dict) -> torch.export.Expor
     axes = {0: dim.DYNAMIC}
     if meta['min_size'] != meta['max_size']:
         axes |= {axis: dim.DYNAMIC(max=high) for axis, high in zip((2, 3), meta['max_size'])}
-    return torch.export.export(module, (image,), dynamic_shapes=dict(image=axes), strict=False)
+    with _step('tracing the model for any size'):
+        return torch.export.export(module, (image,), dynamic_shapes=dict(image=axes), strict=False)
 
 
 def _names(meta: dict) -> list[str]:
@@ -354,15 +373,31 @@ def _names(meta: dict) -> list[str]:
 
 
 def _write_onnx(module, image, path, meta):
-    program = torch.onnx.export(
-        _program(module, image, meta),
-        dynamo=True,
-        input_names=['image'],
-        output_names=_names(meta),
-        verbose=False,
-    )
-    program.model.metadata_props[_META] = json.dumps(meta)
-    program.save(str(path))
+    program = _program(module, image, meta)
+    with _step('translating to ONNX'):
+        program = torch.onnx.export(
+            program,
+            dynamo=True,
+            input_names=['image'],
+            output_names=_names(meta),
+            verbose=False,
+            # Takes as long as the rest, and saves no time in ONNX Runtime, which optimises what it loads. The
+            # quantiser finds the weights of matrix products by it.
+            optimize=meta['dtype'] == 'int8',
+        )
+        _tidy(program.model)
+        program.model.metadata_props[_META] = json.dumps(meta)
+        program.save(str(path))
+
+
+def _tidy(model) -> None:
+    """Compute what is constant, and drop notes on where in the source each node comes from."""
+    from onnxscript import optimizer
+
+    optimizer.fold_constants(model)
+    optimizer.remove_unused_nodes(model)
+    for node in model.graph:
+        node.metadata_props.clear()
 
 
 def _read_onnx(path):
@@ -411,7 +446,9 @@ def _quantise(path: Path) -> None:
 
 
 def _write_torch_export(module, image, path, meta):
-    torch.export.save(_program(module, image, meta), str(path), extra_files={_META: json.dumps(meta)})
+    program = _program(module, image, meta)
+    with _step('writing the program'):
+        torch.export.save(program, str(path), extra_files={_META: json.dumps(meta)})
 
 
 def _read_torch_export(path):
@@ -423,7 +460,9 @@ def _read_torch_export(path):
 
 
 def _write_torchscript(module, image, path, meta):
-    torch.jit.save(torch.jit.trace(module, image, check_trace=False), str(path), _extra_files={_META: json.dumps(meta)})
+    with _step('tracing the model'):
+        script = torch.jit.trace(module, image, check_trace=False)
+        torch.jit.save(script, str(path), _extra_files={_META: json.dumps(meta)})
 
 
 def _read_torchscript(path):
@@ -436,7 +475,9 @@ def _write_aoti(module, image, path, meta):
     from torch._inductor import aoti_compile_and_package
 
     options = {'aot_inductor.metadata': {_META: json.dumps(meta)}}
-    aoti_compile_and_package(_program(module, image, meta), package_path=str(path), inductor_configs=options)
+    program = _program(module, image, meta)
+    with _step('compiling the program, which takes minutes'):
+        aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
 
 def _read_aoti(path):
