@@ -8,192 +8,33 @@ before the contenders that must agree gave the same answers.
 """
 
 import argparse
-import csv
-import ctypes
-import gc
-import platform
-import random
-import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-import timm
-import torch
-from cases import SUITES, Comparison
-from torch.utils.flop_counter import FlopCounterMode
-
 HERE = Path(__file__).parent
-DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-FIELDS = [
-    *('comparison', 'contender', 'speedup', 'speedup_p25', 'speedup_p75', 'median_ms', 'p25_ms', 'p75_ms'),
-    *('images_per_s', 'peak_mb', 'memory_ratio', 'parameters_m', 'gmacs', 'max_difference', 'rounds'),
-    *('device', 'dtype', 'threads', 'torch', 'timm', 'python', 'commit'),
-]
-AGREE = 1e-3
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+SUITES = ('operator', 'release', 'scaling', 'peers', 'karat', 'downstream')  # as in cases.py
 
 
-def environment() -> dict:
-    if DEVICE == 'cuda':
-        device = torch.cuda.get_device_name()
-    else:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        device = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), '?')
-    commit = subprocess.run(
-        ['git', 'describe', '--always', '--dirty'], cwd=HERE, capture_output=True, text=True
-    ).stdout.strip()
-    versions = dict(torch=torch.__version__, timm=timm.__version__, python=platform.python_version())
-    dtype = 'bfloat16 autocast' if DEVICE == 'cuda' else 'float32'
-    return dict(device=device, dtype=dtype, threads=torch.get_num_threads(), commit=commit, **versions)
-
-
-def run(step) -> list:
-    with torch.autocast('cuda', dtype=torch.bfloat16, enabled=DEVICE == 'cuda'):
-        out = step.run()
-    if DEVICE == 'cuda':
-        torch.cuda.synchronize()
-    return out
-
-
-def check(comparison: Comparison, steps: dict) -> dict:
-    """Gate: contenders that claim the same arithmetic must answer alike."""
-    differences = {}
-    if not comparison.agree:
-        return differences
-    baseline, *others = comparison.agree
-
-    def answer(name):
-        out = steps[name].answer(steps[name].image)
-        return (out if isinstance(out, torch.Tensor) else out[-1]).float()
-
-    with torch.no_grad():
-        expected = answer(baseline)
-        for name in others:
-            difference = (answer(name) - expected).abs().max().item()
-            allowed = AGREE if DEVICE == 'cpu' else 0.02 * expected.abs().max().item()
-            if not difference <= allowed:
-                sys.exit(f'error: {comparison.name}: {name} differs by {difference}; nothing was measured')
-            differences[name] = difference
-    return differences
-
-
-def measure_time(comparison: Comparison, rounds: int) -> tuple[dict, dict]:
-    steps = {name: make(DEVICE) for name, make in comparison.contenders.items()}
-    differences = check(comparison, steps)
-    times = {name: [] for name in steps}
-    for i in range(rounds + 1):
-        for name in random.sample(list(steps), len(steps)):
-            start = time.perf_counter()
-            run(steps[name])
-            if i:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
-    baseline = times[next(iter(times))]
-    rows = {}
-    for name, measured in times.items():
-        low, middle, high = statistics.quantiles([b / t for b, t in zip(baseline, measured)], n=4)
-        first, median, third = (1e3 * t for t in statistics.quantiles(measured, n=4))
-        rows[name] = dict(
-            speedup=middle,
-            speedup_p25=low,
-            speedup_p75=high,
-            median_ms=median,
-            p25_ms=first,
-            p75_ms=third,
-            max_difference=differences.get(name, ''),
-            images_per_s=1e3 * comparison.images / median if comparison.images else '',
-            rounds=rounds,
-        )
-    return rows, steps
-
-
-def sizes(step) -> dict:
-    """Parameters, and multiply-accumulates of one image, matrix products counted."""
-    if step.module is None or step.image is None or step.image.ndim != 4:
-        return {}
-    module = step.module.cpu().eval()
-    answer = step.answer or module
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        answer(step.image[:1].cpu())
-    macs = counter.get_total_flops() / 2
-    return dict(parameters_m=sum(p.numel() for p in step.module.parameters()) / 1e6, gmacs=macs / 1e9)
-
-
-def peak_memory(comparison: Comparison, name: str) -> float:
-    """Run a few steps in this process and return the growth of its largest resident set, in MB (Linux)."""
-    # A fixed threshold: freed blocks of a MB and more go back at once. By default glibc raises it as it goes, and the
-    # peak would hold the gaps in its heap, which depend on the order of all that came before.
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
-    step = comparison.contenders[name](DEVICE)
-    returned = sum(t.nbytes for t in run(step))
-    gc.collect()
-    if DEVICE == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        base = torch.cuda.memory_allocated()
-        run(step)
-        return (torch.cuda.max_memory_allocated() - base - returned) / 2**20
-    ctypes.CDLL(None).malloc_trim(0)  # what is loaded and cached at the first call is no part of a step
-    Path('/proc/self/clear_refs').write_text('5')  # forgets the peak so far
-    base = resident_set('VmRSS')
-    for _ in range(3):
-        run(step)
-    return resident_set('VmHWM') - base - returned / 2**20
-
-
-def resident_set(which: str) -> float:
-    lines = Path('/proc/self/status').read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
-
-
-def measure_memory(suite: str, comparison: Comparison) -> dict:
-    peaks = {}
-    for name in comparison.contenders:
-        command = [sys.executable, '-W', 'ignore', __file__, suite, '--peak-memory', comparison.name, name]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        peaks[name] = float(output.split()[-1])
-    baseline = next(iter(peaks.values()))
-    return {name: dict(peak_mb=peak, memory_ratio=peak / baseline) for name, peak in peaks.items()}
-
-
-def table(rows: list[dict]) -> str:
-    lines = [
-        '| contender | speed-up (quartiles) | median, ms | images/s | peak, MB | ratio |',
-        '|---|---|---|---|---|---|',
-    ]
-    for row in rows:
-        cells = [
-            f'{row["speedup"]:.2f} ({row["speedup_p25"]:.2f} - {row["speedup_p75"]:.2f})',
-            f'{row["median_ms"]:.0f}',
-        ]
-        cells += [
-            f'{row[k]:.{d}f}' if row.get(k, '') != '' else ''
-            for k, d in (('images_per_s', 1), ('peak_mb', 0), ('memory_ratio', 2))
-        ]
-        lines.append(f'| {row["contender"]} | {" | ".join(cells)} |')
-    return '\n'.join(lines)
-
-
-def write(path: Path, rows: list[dict]) -> None:
-    with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f'{v:.4g}' if isinstance(v, float) else v for k, v in row.items()})
-
-
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('suite', choices=[*SUITES, 'small'], help="what to measure; 'small' is what make bench does")
     parser.add_argument('--rounds', type=int, help='measurements of each contender (default: as the case says)')
     parser.add_argument('--cases', default='', help='only comparisons whose name holds this text')
-    parser.add_argument('--out', help=f'CSV to write (default {HERE.name}/results/SUITE_{DEVICE}.csv)')
+    parser.add_argument('--out', help=f'CSV to write (default {HERE.name}/results/SUITE_DEVICE.csv)')
     parser.add_argument('--peak-memory', nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def run(args):
+    """Measure the comparisons of a suite in turn."""
+    import torch
+    from cases import SUITES as comparisons_of
+    from measure import DEVICE, environment, measure_memory, measure_time, peak_memory, sizes, table, write
+
     torch._dynamo.config.recompile_limit = 64  # every contender that is compiled is a case of its own
     chosen = [
         (suite, comparison)
-        for suite, comparisons in SUITES.items()
+        for suite, comparisons in comparisons_of.items()
         for comparison in comparisons()
         if suite == args.suite or (args.suite == 'small' and comparison.small)
     ]
@@ -224,6 +65,10 @@ def main():
         everything += rows
         write(out, everything)  # after each comparison: an interrupted run keeps what it has
     print(f'\n{out}')
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

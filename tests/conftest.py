@@ -167,14 +167,25 @@ def with_subclasses(kind):
         yield from with_subclasses(below)
 
 
-@pytest.fixture
-def call_tool(monkeypatch, tmp_path, capsys):
-    """Run a tool's main() in this process, from another folder; return its exit value and what it wrote."""
+@pytest.fixture(scope='session')
+def load_tool():
+    """Load a tool as a module."""
 
-    def call(script, *args):
+    def load(script):
         spec = importlib.util.spec_from_file_location(f'tool_{Path(script).stem}', ROOT / 'tools' / script)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def call_tool(monkeypatch, tmp_path, capsys, load_tool):
+    """Run a tool's main() in this process, from another folder; return its exit value and what it wrote."""
+
+    def call(script, *args):
+        module = load_tool(script)
         monkeypatch.setattr(sys, 'argv', [script, *map(str, args)])
         monkeypatch.chdir(tmp_path)
         # Loggers keep the output stream that they were made with; the rest is kept by a name that holds the second, and

@@ -1,7 +1,5 @@
 """The configs of detection and segmentation: form, one training step, one prediction, and the recipes."""
 
-import importlib.util
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -42,12 +40,11 @@ RUN += ['detection/cascade-mask-rcnn_vik-s_fpn_ms-3x_coco']
 
 
 @pytest.fixture(scope='module')
-def sweep(root):
-    """Its synthetic batches and its training step."""
-    spec = importlib.util.spec_from_file_location('sweep', root / 'tools/analysis_tools/swap_sweep.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+def try_model():
+    """A training step and a prediction of the swap sweep."""
+    from synthetic_step import try_model
+
+    yield try_model
     init_default_scope('mmpretrain')
 
 
@@ -80,9 +77,9 @@ def test_form(root, name, depth_of_inheritance):
 
 
 @pytest.mark.parametrize('name', RUN)
-def test_model_trains_one_step_and_predicts(root, sweep, name):
+def test_model_trains_one_step_and_predicts(root, try_model, name):
     cfg = load(root, name)
-    sweep.try_model(cfg, cfg.default_scope, 128)
+    try_model(cfg, cfg.default_scope, 128)
 
 
 @pytest.mark.parametrize('name', [*(f'detection/{n}' for n in COCO), *(f'segmentation/{n}' for n in ADE20K)])

@@ -2,12 +2,18 @@
 
 import os
 import pickle
+import re
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from vik_mm.engine import read_checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def weights(path):
@@ -21,6 +27,7 @@ def test_train_resume_and_test_go_through(tmp_path, shapes_config, run_tool):
     assert 'training starts fresh' in first.text
     assert (work / 'epoch_1.pth').is_file()
     assert 'accuracy/top1' in first.text
+    assert 'OneDL' not in first.text
 
     options = ('--cfg-options', 'train_cfg.max_epochs=2')
     again = run_tool('train.py', shapes_config, '--work-dir', work, '--resume', *options)
@@ -198,3 +205,125 @@ def test_make_shapes_writes_the_layouts_asked_for(tmp_path, call_tool):
     args = ('--train', 4, '--val', 2, '--test', 1, '--layouts', 'imagenet', 'ade20k')
     call_tool('data/make_shapes.py', tmp_path / 'shapes', *args)
     assert sorted(p.name for p in (tmp_path / 'shapes').iterdir()) == ['ade20k', 'imagenet', 'shapes.json']
+
+
+TOOLS = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ('tools', 'benchmarks')
+    for path in (ROOT / folder).rglob('*.py')
+    if "__name__ == '__main__'" in path.read_text() and path.name != 'plot.py'
+)
+CONFIG = ROOT / 'configs/vik/vik-demo_shapes.py'
+HERE = Path(__file__)  # stands for a checkpoint that is there
+# What a tool can tell without a model, and how its message begins.
+EARLY_ERRORS = {
+    'tools/train.py': [
+        (['none.py'], 'config none.py does not exist'),
+        (['none.json', '--safe-config'], 'config none.json does not exist'),
+        (['mmpretrain::resnet/none.py'], 'config mmpretrain::resnet/none.py does not exist; resnet/ has '),
+        (['mmfoo::none.py'], 'mmfoo is not installed, or none of mmdet, mmseg, mmpretrain'),
+        ([CONFIG, '--backbone', 'vik-x'], "backbone 'vik-x' is unknown; choose one of ['karat-b', "),
+        ([CONFIG, '--resume', 'none.pth'], 'checkpoint none.pth does not exist'),
+    ],
+    'tools/test.py': [
+        (['none.py', HERE], 'config none.py does not exist'),
+        ([CONFIG, 'none.pth'], 'checkpoint none.pth does not exist'),
+        ([CONFIG, 'none.onnx'], 'exported file none.onnx does not exist'),
+        ([CONFIG, HERE, '--backbone', 'vik-x'], "backbone 'vik-x' is unknown"),
+        ([CONFIG, HERE, '--out', 'out.txt'], '--out out.txt must end in .pkl'),
+    ],
+    'tools/infer.py': [
+        (['none.py', HERE, '.', '--out', 'out'], 'config none.py does not exist'),
+        ([CONFIG, 'none.pth', '.', '--out', 'out'], 'checkpoint none.pth does not exist'),
+        ([CONFIG, HERE, '.', '--out', 'out', '--backbone', 'vik-x'], "backbone 'vik-x' is unknown"),
+    ],
+    'tools/export.py': [
+        (['none.py', HERE, '--format', 'onnx', '--out', 'a.onnx'], 'config none.py does not exist'),
+        ([CONFIG, 'none.pth', '--format', 'onnx', '--out', 'a.onnx'], 'checkpoint none.pth does not exist'),
+        ([CONFIG, HERE, '--format', 'onnx', '--out', 'a.onnx', '--backbone', 'vik-x'], "backbone 'vik-x' is unknown"),
+        ([CONFIG, HERE, '--format', 'onnx', '--out', 'a.pt'], 'a file of format onnx must end in .onnx, got a.pt'),
+    ],
+    'tools/analysis_tools/get_flops.py': [(['none.py'], 'config none.py does not exist')],
+    'tools/analysis_tools/resolution_table.py': [
+        (['none.py', HERE, '--metrics', 'mIoU'], 'config none.py does not exist'),
+        ([CONFIG, 'none.pth', '--metrics', 'mIoU'], 'checkpoint none.pth does not exist'),
+    ],
+    'tools/analysis_tools/swap_sweep.py': [(['mmdet/none'], "unknown ['mmdet/none']; choose from mmdet/atss ")],
+    'tools/model_converters/publish.py': [(['none.pth', 'out'], 'checkpoint none.pth does not exist')],
+    'tools/model_converters/reference_to_vik_mm.py': [(['none.pth', 'out'], 'checkpoint none.pth does not exist')],
+    'tools/model_converters/vik_mm_to_reference.py': [(['none.pth', 'out'], 'checkpoint none.pth does not exist')],
+}
+
+
+class TestBeforeAnythingIsImported:
+    """Importing PyTorch and the mm packages takes ten seconds and more: nobody waits for it to be told of a typo."""
+
+    def run(self, script, *args):
+        command = [sys.executable, '-X', 'importtime', ROOT / script, *args]
+        result = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        lines = [line for line in result.stderr.splitlines() if not line.startswith('import time:')]
+        imported = {line.rsplit('|', 1)[-1].strip() for line in result.stderr.splitlines() if '|' in line}
+        assert 'argparse' in imported
+        heavy = {'torch', 'numpy', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'vik_mm', 'timm', 'cv2', 'rich'}
+        assert not imported & heavy
+        return result.returncode, result.stdout, '\n'.join(lines)
+
+    @pytest.mark.parametrize('script', TOOLS)
+    def test_help_is_shown(self, script):
+        code, out, _ = self.run(script, '--help')
+        assert code == 0
+        assert f'usage: {Path(script).name}' in out
+
+    @pytest.mark.parametrize(
+        'script,args,message', [(s, *case) for s, cases in EARLY_ERRORS.items() for case in cases], ids=str
+    )
+    def test_what_is_not_there_is_named(self, script, args, message):
+        code, _, text = self.run(script, *args)
+        assert code == 1
+        assert text.startswith(f'error: {message}')
+
+    def test_tools_know_what_the_package_knows(self, root, load_tool):
+        import vik_mm
+        from vik_mm import export, swap
+        from vik_mm.compat import configs
+        from vik_mm.datasets.shapes import LAYOUTS
+        from vik_mm_cli import command_line
+
+        assert list(command_line.BACKBONES) == sorted(swap._BACKBONES)
+        assert command_line.CONFIG_PACKAGES == configs._PACKAGES
+        assert command_line.EXPORT_ENDINGS == export.ENDINGS
+        tool = load_tool('export.py')
+        assert (tool.PARTS, tool.DTYPES) == (export.PARTS, export.DTYPES)
+        assert load_tool('data/make_shapes.py').LAYOUTS == LAYOUTS
+        archs = load_tool('model_converters/reference_to_vik_mm.py').ARCHS
+        assert list(archs) == sorted(vik_mm.ViK.arch_settings)
+        suites = re.search(r'^SUITES = dict\((.*?)^\)', (root / 'benchmarks/cases.py').read_text(), re.M | re.S)[1]
+        assert list(load_tool('../benchmarks/bench.py').SUITES) == re.findall(r'(\w+)=', suites)
+
+    @pytest.mark.parametrize(
+        'path', ['none.py', 'configs/vik/none.py', 'mmpretrain::resnet/none.py', 'mmpretrain::none.py', 'mmfoo::a.py']
+    )
+    def test_a_missing_config_gets_the_message_of_the_package(self, path, root, monkeypatch):
+        from vik_mm.compat.configs import resolve_config
+        from vik_mm_cli import command_line
+
+        monkeypatch.chdir(root)
+        with pytest.raises(FileNotFoundError) as ours:
+            command_line.check_config(path)
+        with pytest.raises(FileNotFoundError) as theirs:
+            resolve_config(path)
+        assert str(ours.value) == str(theirs.value)
+
+
+def test_packages_do_not_say_that_the_client_of_onedl_is_missing(capsys):
+    import logging
+
+    import mmengine.logging
+
+    import vik_mm  # noqa: F401
+
+    mmengine.logging.print_log('Could not import OneDL. Skipping OneDL datasets.', level=logging.DEBUG)
+    assert not capsys.readouterr().out
+    mmengine.logging.print_log('Could not import OneDL.')
+    mmengine.logging.print_log('another thing', level=logging.DEBUG)
+    assert capsys.readouterr().out == 'Could not import OneDL.\nanother thing\n'

@@ -7,17 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from vik_mm.datasets.shapes import write_shapes
-
 CONFIG = 'configs/vik/vik-demo_shapes.py'
 SCENES = dict(train=8000, val=500, test=1000)
 DATA = 'data/shapes_demo'
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(script: str, *args: str) -> None:
+def call(script: str, *args: str) -> None:
     """Run one of the tools with this interpreter, and end the demo if it fails."""
     # mmcv without compiled operators warns at import; nothing here needs them.
     env = dict(os.environ, PYTHONWARNINGS='ignore')
@@ -46,10 +42,18 @@ def draw_predictions(work_dir: Path, checkpoint: Path, count: int = 24) -> Path:
     )
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', default='work_dirs/demo', help='where log, checkpoint and picture go')
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def run(args):
+    """Go through the four steps."""
+    from rich.console import Console
+
+    from vik_mm.datasets.shapes import write_shapes
+
     console = Console(highlight=False)
     work_dir = (ROOT / args.work_dir).resolve()
 
@@ -59,14 +63,18 @@ def main():
     console.rule('2/4  training')
     options = [f'{split}_dataloader.dataset.data_root={DATA}/imagenet' for split in SCENES]
     options = ['--work-dir', str(work_dir), '--cfg-options', 'randomness.seed=0', *options]
-    run('train.py', CONFIG, *options)
+    call('train.py', CONFIG, *options)
     log = max(work_dir.glob('*/*.log'), key=lambda file: file.stat().st_mtime)
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     console.rule('3/4  test of the saved checkpoint')
-    run('test.py', CONFIG, str(checkpoint), *options)
+    call('test.py', CONFIG, str(checkpoint), *options)
     console.rule('4/4  predictions')
     picture = draw_predictions(work_dir, checkpoint)
     console.print(f'\nlog          {log}\ncheckpoint   {checkpoint}\npredictions  {picture}', soft_wrap=True)
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

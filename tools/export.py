@@ -8,36 +8,44 @@ The file's answers are compared with the model's, at sizes that it was not made 
 import argparse
 import sys
 
-from cfg_options import ConfigOptions
-from mmengine.registry import init_default_scope
+from vik_mm_cli.command_line import EXPORT_ENDINGS, add_config_arguments, parse
 
-import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.engine import (
-    add_config_arguments,
-    load_checkpoints_as_data,
-    load_config,
-    load_weights,
-    read_checkpoint,
-    unwrap_state_dict,
-)
-from vik_mm.export import DTYPES, ENDINGS, PARTS, export
-from vik_mm.inference import build_model
+# As in vik_mm.export.
+PARTS = ('model', 'backbone')
+DTYPES = ('float32', 'float16', 'bfloat16', 'int8')
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_config_arguments(parser, ConfigOptions)
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--format', required=True, choices=list(ENDINGS))
-    parser.add_argument('--out', required=True, metavar='FILE', help=f'ends in {", ".join(ENDINGS.values())}')
+    parser.add_argument('--format', required=True, choices=list(EXPORT_ENDINGS))
+    parser.add_argument('--out', required=True, metavar='FILE', help=f'ends in {", ".join(EXPORT_ENDINGS.values())}')
     parser.add_argument('--part', choices=PARTS, default='model', help='default: %(default)s')
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='default: %(default)s')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
-    return parser.parse_args(argv)
+    return parse(parser, argv, check)
 
 
-def main():
-    args = parse_args()
+def check(args):
+    if not args.out.endswith(EXPORT_ENDINGS[args.format]):
+        raise ValueError(f'a file of format {args.format} must end in {EXPORT_ENDINGS[args.format]}, got {args.out}')
+
+
+def run(args):
+    """Export."""
+    from mmengine.registry import init_default_scope
+
+    from vik_mm.engine import (
+        load_checkpoints_as_data,
+        load_config,
+        load_weights,
+        read_checkpoint,
+        unwrap_state_dict,
+    )
+    from vik_mm.export import export
+    from vik_mm.inference import build_model
+
     try:
         load_checkpoints_as_data()
         cfg = load_config(args.config, args.cfg_options, backbone=args.backbone, is_safe=args.safe_config)
@@ -52,6 +60,10 @@ def main():
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
     print(f'{args.out}: {args.part} for {meta["task"]}, {args.dtype}, differs by at most {meta["max_difference"]:.2g}')
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

@@ -3,22 +3,14 @@
 import argparse
 import sys
 
-from cfg_options import ConfigOptions
-from rich.progress import track
-
-import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.engine import add_config_arguments, check_checkpoint_file, load_checkpoints_as_data, load_config
-from vik_mm.export import exported_format
-from vik_mm.inference import Predictor
-from vik_mm.input_images import OUTPUT_ENDINGS, find_images, readable
-from vik_mm.prediction_files import PredictionFiles, StopSignals, check_writable, is_disk_full
+from vik_mm_cli.command_line import add_config_arguments, parse
 
 MAX_ERRORS_SHOWN = 20
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    add_config_arguments(parser, ConfigOptions)
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
     parser.add_argument('images', nargs='+', metavar='image_or_folder', help='folders are searched whole')
     parser.add_argument(
@@ -28,11 +20,13 @@ def parse_args(argv=None):
     parser.add_argument('--device', help='default: cuda where there is a GPU, or cpu')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw objects from this on (default: %(default)s)')
     parser.add_argument('--no-pictures', action='store_true', help='write no pictures of the results')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def predict(predictor, image, out, args):
     """Predict on one image and write its pictures; return its record."""
+    from vik_mm.input_images import OUTPUT_ENDINGS
+
     record, sample = predictor(image.path)
     if record['task'] == 'segmentation':
         record['label_map'] = image.output + OUTPUT_ENDINGS['label_map']
@@ -45,6 +39,10 @@ def predict(predictor, image, out, args):
 
 def predict_all(predictor, images, files, stop, args):
     """Predict on all images, or until a signal; raise OSError where nothing more can be written."""
+    from rich.progress import track
+
+    from vik_mm.prediction_files import is_disk_full
+
     for image in track(images, description='images', disable=len(images) == 1):
         if stop.received:
             break
@@ -58,6 +56,8 @@ def predict_all(predictor, images, files, stop, args):
 
 def report(files, num_images):
     """Print how many images were predicted on, and what failed."""
+    from vik_mm.input_images import readable
+
     print(f'{files.num_predicted} of {num_images} images: {readable(files.path)}')
     for name, reason in files.failures[:MAX_ERRORS_SHOWN]:
         print(f'error: {reason if name in reason else f"{name}: {reason}"}', file=sys.stderr)
@@ -69,8 +69,14 @@ def report(files, num_images):
         print(f'error: no image could be predicted on; the first error in full:\n{files.first_bug}', file=sys.stderr)
 
 
-def main():
-    args = parse_args()
+def run(args):
+    """Predict on all images."""
+    from vik_mm.engine import check_checkpoint_file, load_checkpoints_as_data, load_config
+    from vik_mm.export import exported_format
+    from vik_mm.inference import Predictor
+    from vik_mm.input_images import find_images, readable
+    from vik_mm.prediction_files import PredictionFiles, StopSignals, check_writable
+
     try:
         check_writable(args.out)
         found = find_images(args.images, args.out)
@@ -102,6 +108,10 @@ def main():
             f'what is done is in {readable(files.path)}'
         )
     sys.exit(stop.exit_code or (1 if files.failures or found.errors else 0))
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

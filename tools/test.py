@@ -4,28 +4,7 @@ import argparse
 import sys
 from urllib.error import URLError
 
-from cfg_options import ConfigOptions
-from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
-import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.engine import (
-    add_compilation,
-    add_config_arguments,
-    add_launch_arguments,
-    add_sanity_checks,
-    check_datasets,
-    describe_layouts,
-    fit_to_machine,
-    init_distributed,
-    load_checkpoints_as_data,
-    load_config,
-    load_runner_weights,
-    read_checkpoint,
-)
-from vik_mm.errors import BadInputError
-from vik_mm.export import exported_format, run_exported
+from vik_mm_cli.command_line import add_config_arguments, add_launch_arguments, parse
 
 # How each package's visualization hook is told to draw into a folder.
 DRAW = {
@@ -37,22 +16,37 @@ DRAW = {
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    add_config_arguments(parser, ConfigOptions)
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
     parser.add_argument('--show-dir', help='draw the predictions into pictures in this folder')
     add_launch_arguments(parser)
-    return parser.parse_args(argv)
+    return parse(parser, argv, check)
+
+
+def check(args):
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out {args.out} must end in .pkl')
 
 
 def prepare(args):
     """Make the config that goes to the Runner."""
+    from vik_mm.engine import (
+        add_compilation,
+        add_sanity_checks,
+        check_datasets,
+        fit_to_machine,
+        init_distributed,
+        load_checkpoints_as_data,
+        load_config,
+        read_checkpoint,
+    )
+    from vik_mm.export import exported_format
+
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
     check_datasets(cfg, splits=('test',))
-    if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise ValueError(f'--out {args.out} must end in .pkl')
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show_dir:
@@ -81,8 +75,16 @@ def prepare(args):
     return cfg
 
 
-def main():
-    args = parse_args()
+def run(args):
+    """Test."""
+    from mmengine.evaluator import DumpResults
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from vik_mm.engine import describe_layouts, load_runner_weights
+    from vik_mm.errors import BadInputError
+    from vik_mm.export import exported_format, run_exported
+
     try:
         cfg = prepare(args)
     except (FileNotFoundError, ValueError) as error:
@@ -107,6 +109,10 @@ def main():
         sys.exit(f'error: {str(error).strip().splitlines()[-1]}')
     except URLError as error:  # CIFAR is downloaded where it is missing
         sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

@@ -4,36 +4,12 @@ import argparse
 import sys
 from urllib.error import URLError
 
-from cfg_options import ConfigOptions
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
-import vik_mm  # noqa: F401  registers ViK, also for configs without custom_imports
-from vik_mm.compat.atomic_files import write_files_atomically
-from vik_mm.engine import (
-    TrainingStopped,
-    add_compilation,
-    add_config_arguments,
-    add_launch_arguments,
-    add_sanity_checks,
-    check_datasets,
-    check_sharding,
-    describe_layouts,
-    fit_schedules,
-    fit_to_machine,
-    init_distributed,
-    load_checkpoints_as_data,
-    load_config,
-    make_resumable,
-    make_work_dir,
-    resolve_resume,
-)
-from vik_mm.errors import BadInputError
+from vik_mm_cli.command_line import add_config_arguments, add_launch_arguments, parse
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    add_config_arguments(parser, ConfigOptions)
+    add_config_arguments(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -49,11 +25,26 @@ def parse_args(argv=None):
         '--auto-scale-lr', action='store_true', help='scale the learning rate by batch size / base_batch_size'
     )
     add_launch_arguments(parser)
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def prepare(args):
     """Make the config that goes to the Runner."""
+    from vik_mm.compat.atomic_files import write_files_atomically
+    from vik_mm.engine import (
+        add_compilation,
+        add_sanity_checks,
+        check_datasets,
+        check_sharding,
+        fit_to_machine,
+        init_distributed,
+        load_checkpoints_as_data,
+        load_config,
+        make_resumable,
+        make_work_dir,
+        resolve_resume,
+    )
+
     load_checkpoints_as_data()
     write_files_atomically()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
@@ -83,6 +74,12 @@ def prepare(args):
 
 def run(args):
     """Train; ends the process."""
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from vik_mm.engine import TrainingStopped, describe_layouts, fit_schedules
+    from vik_mm.errors import BadInputError
+
     try:
         cfg = prepare(args)
     except (FileNotFoundError, ValueError) as error:

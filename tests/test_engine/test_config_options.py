@@ -5,7 +5,6 @@ import logging
 
 import pytest
 import torch
-from cfg_options import ConfigOptions, parse_value
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
@@ -13,6 +12,7 @@ from vik_mm.compat.configs import shipped_configs
 from vik_mm.engine.config_check import warn_of_unread_names
 from vik_mm.engine.config_options import merge_options
 from vik_mm.errors import BadInputError
+from vik_mm_cli.config_options import ConfigOptions, parse_value
 
 CLASSIFIER = 'configs/vik/vik-t_cifar10.py'
 DETECTOR = 'configs/detection/mask-rcnn_vik-s_fpn_1x_coco.py'

@@ -3,16 +3,14 @@
 import argparse
 import sys
 
-import torch
-from mmengine.registry import MODELS, init_default_scope
-from torch.utils.flop_counter import FlopCounterMode
-
-import vik_mm  # noqa: F401  registers ViK
-from vik_mm.engine import load_config
+from vik_mm_cli.command_line import parse
 
 
-def count(model: torch.nn.Module, height: int, width: int) -> tuple[int, int]:
+def count(model, height: int, width: int) -> tuple[int, int]:
     """Return parameters and multiply-adds for one image."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     for module in model.modules():
         # The counter knows torch's own operators; the reference backend is made of them alone.
         if hasattr(module, 'backend'):
@@ -23,11 +21,19 @@ def count(model: torch.nn.Module, height: int, width: int) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--shape', type=int, nargs='+', default=[224], help='image size: side, or height and width')
-    args = parser.parse_args()
+    return parse(parser, argv)
+
+
+def run(args):
+    """Build the model and count."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    from vik_mm.engine import load_config
+
     try:
         cfg = load_config(args.config)
     except FileNotFoundError as error:
@@ -36,6 +42,10 @@ def main():
     height, width = args.shape[0], args.shape[-1]
     parameters, macs = count(MODELS.build(cfg.model), height, width)
     print(f'{args.config} at {height}x{width}: {parameters / 1e6:.3f} M parameters, {macs / 1e9:.3f} GMACs')
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

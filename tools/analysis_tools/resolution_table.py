@@ -8,17 +8,8 @@ import argparse
 import csv
 import sys
 
-from mmengine.runner import Runner
-
-import vik_mm  # noqa: F401  registers ViK
-from vik_mm.engine import (
-    check_checkpoint_file,
-    check_datasets,
-    fit_to_machine,
-    load_checkpoints_as_data,
-    load_config,
-    load_runner_weights,
-)
+from vik_mm_cli.command_line import parse
+from vik_mm_cli.config_options import ConfigOptions
 
 
 def scale_pipeline(steps, ratio, img_size):
@@ -35,6 +26,10 @@ def scale_pipeline(steps, ratio, img_size):
 
 def test(args, ratio, resampled):
     """Return the metrics of one row."""
+    from mmengine.runner import Runner
+
+    from vik_mm.engine import check_datasets, fit_to_machine, load_config, load_runner_weights
+
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     check_datasets(cfg, splits=('test',))
     backbone = cfg.model.backbone
@@ -50,9 +45,7 @@ def test(args, ratio, resampled):
     return runner.test()
 
 
-def main():
-    from mmengine.config import DictAction
-
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of a model with ViK')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -60,8 +53,14 @@ def main():
     parser.add_argument('--metrics', nargs='+', required=True, help='e.g. accuracy/top1, coco/bbox_mAP_50 or mIoU')
     parser.add_argument('--out', metavar='FILE.csv', help='add the rows to this file')
     parser.add_argument('--work-dir', default='work_dirs/resolution', help='for logs (default: %(default)s)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
-    args = parser.parse_args()
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE')
+    return parse(parser, argv)
+
+
+def run(args):
+    """Test at each size, and write the rows."""
+    from vik_mm.engine import check_checkpoint_file, load_checkpoints_as_data
+
     load_checkpoints_as_data()
     rows = []
     try:
@@ -79,6 +78,10 @@ def main():
     if args.out:
         with open(args.out, 'a', newline='') as file:
             csv.writer(file).writerows(rows)
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from vik_mm.datasets.shapes import LAYOUTS, write_shapes
+LAYOUTS = ('imagenet', 'coco', 'ade20k')  # as in vik_mm.datasets.shapes
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('root', help='folder to write')
     parser.add_argument('--layouts', nargs='+', choices=LAYOUTS, default=list(LAYOUTS))
@@ -15,13 +15,23 @@ def main():
     parser.add_argument('--test', type=int, default=1000, help='scenes to test on')
     parser.add_argument('--size', type=int, default=64, help='side of the pictures in pixels')
     parser.add_argument('--seed', type=int, default=0)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def run(args):
+    """Write the data set."""
+    from vik_mm.datasets.shapes import write_shapes
+
     counts = dict(train=args.train, val=args.val, test=args.test)
     try:
         root = write_shapes(args.root, counts, args.layouts, size=args.size, seed=args.seed)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f'error: {error}')
     print(f'{sum(counts.values())} scenes as {", ".join(args.layouts)} in {root}')
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

@@ -12,22 +12,27 @@ import io
 import sys
 from pathlib import Path
 
-import torch
-
-import vik_mm
-from vik_mm.compat.atomic_files import write_atomically
-from vik_mm.compat.digests import sign_archive
-from vik_mm.engine import read_checkpoint, unwrap_state_dict, write_safetensors
+from vik_mm_cli.command_line import check_checkpoint, parse
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('src', help='checkpoint of tools/train.py')
     parser.add_argument('dst', help='path and name, without ending, of what to write')
     parser.add_argument(
         '--no-ema', action='store_true', help='of averaged and plain weights, take the plain (default: the averaged)'
     )
-    args = parser.parse_args()
+    return parse(parser, argv, lambda args: check_checkpoint(args.src))
+
+
+def run(args):
+    """Write both files."""
+    import torch
+
+    import vik_mm
+    from vik_mm.compat.digests import sign_archive
+    from vik_mm.engine import read_checkpoint
+
     try:
         checkpoint = read_checkpoint(args.src)
         weights = choose_weights(checkpoint, args.no_ema)
@@ -50,6 +55,8 @@ def main():
 
 def choose_weights(checkpoint, no_ema):
     """Choose the averaged weights, or the plain."""
+    from vik_mm.engine import unwrap_state_dict
+
     if 'ema_state_dict' in checkpoint:
         # MMEngine stores the averages where others store the weights, and these where others store the averages.
         chosen = checkpoint['ema_state_dict'] if no_ema else checkpoint['state_dict']
@@ -66,6 +73,8 @@ def plain(value):
 
 def hand_out(stem, ending, content):
     """Write a file whose name holds its hash."""
+    from vik_mm.compat.atomic_files import write_atomically
+
     path = Path(f'{stem}-{hashlib.sha256(content).hexdigest()[:8]}{ending}')
     write_atomically(content, path)
     return path
@@ -73,11 +82,17 @@ def hand_out(stem, ending, content):
 
 def publish_safetensors(stem, weights, meta):
     """Write the same as safetensors."""
+    from vik_mm.engine import write_safetensors
+
     draft = Path(f'{stem}.draft.safetensors')
     write_safetensors(weights, meta, draft)
     path = hand_out(stem, '.safetensors', draft.read_bytes())
     draft.unlink()
     return path
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

@@ -4,16 +4,17 @@ import argparse
 import math
 import sys
 
-import torch
-from mmpretrain.registry import MODELS
+from vik_mm_cli.command_line import check_checkpoint, parse
 
-from vik_mm import ViK
-from vik_mm.backbones.vik_keys import describe_reference, from_reference
-from vik_mm.engine import read_checkpoint, unwrap_state_dict
+ARCHS = ('base', 'large', 'medium', 'small', 'tiny')  # of vik_mm.ViK
 
 
-def make_classifier(arch: str, num_classes: int, img_size) -> torch.nn.Module:
+def make_classifier(arch: str, num_classes: int, img_size):
     """Build the classifier of configs/vik/, which the weights are to fit."""
+    from mmpretrain.registry import MODELS
+
+    from vik_mm import ViK
+
     width = ViK.arch_settings[arch]['embed_dims'][-1]
     head = dict(type='LinearClsHead', num_classes=num_classes, in_channels=width)
     return MODELS.build(
@@ -28,6 +29,9 @@ def make_classifier(arch: str, num_classes: int, img_size) -> torch.nn.Module:
 
 def find_arch(weights) -> str:
     """Find the arch that has the weights' macro design."""
+    from vik_mm import ViK
+    from vik_mm.backbones.vik_keys import describe_reference
+
     design = describe_reference(weights)
     for name, setting in ViK.arch_settings.items():
         if setting == design:
@@ -37,7 +41,8 @@ def find_arch(weights) -> str:
 
 def find_img_size(weights):
     """Read the image size off the first global map, which the release flattens: the grid is taken to be square."""
-    pixels = weights.get('network.0.0.token_mixer.lin1.weight', torch.empty(0, 56 * 56)).shape[1]
+    first = weights.get('network.0.0.token_mixer.lin1.weight')
+    pixels = 56 * 56 if first is None else first.shape[1]
     side = math.isqrt(pixels)
     if side * side != pixels:
         raise ValueError(f'the first global map has {pixels} pixels, which are no square; give --img-size HEIGHT WIDTH')
@@ -46,6 +51,9 @@ def find_img_size(weights):
 
 def convert(checkpoint, arch=None, img_size=None, prefer_ema=True):
     """Convert what was read from a file; return what to write and the key that the weights were under."""
+    from vik_mm.backbones.vik_keys import describe_reference, from_reference
+    from vik_mm.engine import unwrap_state_dict
+
     weights, key = unwrap_state_dict(checkpoint, prefer_ema)
     found = find_arch(weights)
     if arch is not None and arch != found:
@@ -56,20 +64,32 @@ def convert(checkpoint, arch=None, img_size=None, prefer_ema=True):
     return dict(state_dict=from_reference(weights, template), meta=meta), key
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', help='checkpoint of the release, timm-style: bare, or under state_dict[_ema]')
     parser.add_argument('dst', help='checkpoint to write')
-    parser.add_argument('--arch', choices=sorted(ViK.arch_settings), help='fail unless the checkpoint is of this arch')
+    parser.add_argument('--arch', choices=ARCHS, help='fail unless the checkpoint is of this arch')
     parser.add_argument('--img-size', nargs=2, type=int, metavar=('H', 'W'), help='training size; default: square')
     parser.add_argument('--no-ema', action='store_true', help='take the plain weights where there are averaged ones')
-    args = parser.parse_args()
+    return parse(parser, argv, lambda args: check_checkpoint(args.src))
+
+
+def run(args):
+    """Convert."""
+    import torch
+
+    from vik_mm.engine import read_checkpoint
+
     try:
         converted, key = convert(read_checkpoint(args.src), args.arch, args.img_size, not args.no_ema)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
     torch.save(converted, args.dst)
     print(f'{len(converted["state_dict"])} weights ({key or "bare"}), arch {converted["meta"]["arch"]}: {args.dst}')
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

@@ -3,17 +3,23 @@
 import argparse
 import sys
 
-import torch
-
-from vik_mm.backbones.vik_keys import to_reference
-from vik_mm.engine import read_checkpoint, unwrap_state_dict
+from vik_mm_cli.command_line import check_checkpoint, parse
 
 
-def main():
+def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', help='checkpoint of an ImageClassifier around ViK')
     parser.add_argument('dst', help='checkpoint to write, {"state_dict": ...} as timm reads it')
-    args = parser.parse_args()
+    return parse(parser, argv, lambda args: check_checkpoint(args.src))
+
+
+def run(args):
+    """Convert."""
+    import torch
+
+    from vik_mm.backbones.vik_keys import to_reference
+    from vik_mm.engine import read_checkpoint, unwrap_state_dict
+
     try:
         weights, _ = unwrap_state_dict(read_checkpoint(args.src))
         converted = to_reference(weights)
@@ -21,6 +27,10 @@ def main():
         sys.exit(f'error: {error}')
     torch.save(dict(state_dict=converted), args.dst)
     print(f'{len(converted)} weights: {args.dst}')
+
+
+def main():
+    run(parse_args())
 
 
 if __name__ == '__main__':

@@ -14,8 +14,6 @@ from .compile_hook import CompileHook, add_compilation
 from .cpu_amp import CpuAmpOptimWrapper
 from .data_check import check_datasets, describe_layouts
 from .launch import (
-    add_config_arguments,
-    add_launch_arguments,
     add_sanity_checks,
     fit_to_machine,
     init_distributed,
@@ -44,8 +42,6 @@ __all__ = [
     'ShardedStrategy',
     'TrainingStopped',
     'add_compilation',
-    'add_config_arguments',
-    'add_launch_arguments',
     'add_sanity_checks',
     'check_checkpoint_file',
     'check_datasets',

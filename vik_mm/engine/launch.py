@@ -4,7 +4,6 @@ MMEngine's launchers expect a GPU. Where there is none, these functions make the
 what needs one; each change is logged.
 """
 
-import argparse
 import atexit
 import gc
 import os
@@ -28,38 +27,6 @@ from .work_dir import make_writable, newest_checkpoint, refuse_if_locked
 
 # What Slurm calls the variables that torch.distributed reads.
 _SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
-
-
-def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what training and testing take alike, under the names that users of the mm packages know.
-
-    Args:
-        parser (ArgumentParser): Changed in place.
-    """
-    parser.add_argument('--work-dir', help='where logs and checkpoints go; default work_dirs/<config name>')
-    parser.add_argument('--amp', action='store_true', help='run in mixed precision')
-    parser.add_argument('--compile', action='store_true', help='compile the backbone, once for all image sizes')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    # torch.distributed.launch passes this to its scripts; torchrun sets LOCAL_RANK instead.
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, default=int(os.environ.get('LOCAL_RANK', 0)), help=argparse.SUPPRESS
-    )
-
-
-def add_config_arguments(parser: argparse.ArgumentParser, options: type[argparse.Action]) -> None:
-    """Add what each tool that reads a config takes.
-
-    Args:
-        parser (ArgumentParser): Changed in place.
-        options (type[Action]): What reads the values of ``--cfg-options``.
-    """
-    parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
-    parser.add_argument(
-        '--safe-config', action='store_true', help='refuse a config that could run code: JSON or YAML alone'
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=options, metavar='KEY=VALUE', help='override values of the config'
-    )
 
 
 def load_config(

@@ -1,4 +1,4 @@
-"""The values of ``--cfg-options KEY=VALUE``. Imports only the standard library, so that ``--help`` comes at once."""
+"""The values of ``--cfg-options KEY=VALUE``."""
 
 import argparse
 import re

@@ -1,0 +1,5 @@
+"""Command lines of the tools.
+
+A package of its own, which needs only Python's standard library: importing anything of ``vik_mm`` registers everything,
+and that takes ten seconds and more.
+"""
