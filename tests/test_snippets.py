@@ -33,8 +33,11 @@ FILES = [
     'released.pth.tar',  # of the reference release
     'ours.pth',  # of the line before
 ]
-# Configs that a part of a config is put below, and how a picture's maps are had from the model.
-BASES = ['mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py']
+# Configs that a part of a config is put below, and what the pages tell readers to add in the package's.
+BASES = {
+    'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py': '',
+    'mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py': 'model.update(pretrained=None)',
+}
 
 
 class Block(NamedTuple):
@@ -168,7 +171,7 @@ def test_python_runs_as_printed(page, workspace):
 @pytest.mark.parametrize('block', [block for block in PYTHON if is_config(block)], ids=lambda block: block.id)
 def test_parts_of_configs_fit_the_configs_they_are_put_into(block, base, workspace):
     path = workspace / 'mine.py'
-    path.write_text(f"_base_ = '{resolve_config(base)}'\n{block.text}")
+    path.write_text(f"_base_ = '{resolve_config(base)}'\n{block.text}{BASES[base]}\n")
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), embed_dims=(64, 128, 320, 512))  # as 'small', but quick
