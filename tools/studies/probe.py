@@ -1,0 +1,104 @@
+"""Look at a study's configs and at this machine, in a process of its own because torch's import takes seconds.
+
+Reads a list of command lines of ``tools/train.py`` as JSON from standard input; writes, to the file that it is given, this
+machine's description and for each command line its whole config or what is wrong with it.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import platform
+import sys
+from pathlib import Path
+
+
+def machine():
+    """Describe what a run's time and last digits depend on."""
+    import torch
+
+    return dict(
+        hardware=torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        instruction_set=torch.backends.cpu.get_cpu_capability(),
+        torch=torch.__version__,
+        python=platform.python_version(),
+    )
+
+
+def _processor():
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        return next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def look(tool, arguments, figures):
+    """Load a config as tools/train.py does.
+
+    Returns:
+        dict: ``config``, or ``error``.
+    """
+    from vik_mm.engine import check_datasets, load_config
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            args = tool.parse_args(arguments)
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
+        check_datasets(cfg, splits=('train', 'val'))
+        check_figures(cfg, figures)
+    except SystemExit:  # of argparse
+        return dict(error=said.getvalue().strip().splitlines()[-1])
+    # Whatever a config does when it runs is its author's, and is told with the config's name.
+    except Exception as error:
+        text = str(error).strip().splitlines()
+        return dict(error=(text[0] if text else type(error).__name__))
+    config = json.loads(json.dumps(cfg.to_dict(), default=str))
+    # What differs between the runs of a row, or says only where the run lies.
+    config.pop('work_dir', None)
+    (config.get('randomness') or {}).pop('seed', None)
+    return dict(config=config)
+
+
+def check_figures(cfg, figures):
+    """Compare figures with the prefixes that the validation's metrics give to theirs.
+
+    Raises:
+        ValueError: If a figure cannot be logged.
+    """
+    from mmengine.registry import METRICS, init_default_scope
+
+    evaluators = cfg.get('val_evaluator')
+    if not evaluators or not cfg.get('val_dataloader'):
+        raise ValueError('the config has no validation: no figure is logged')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    prefixes = []
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        kind = evaluator['type']
+        kind = METRICS.get(kind) if isinstance(kind, str) else kind
+        prefixes.append(evaluator.get('prefix') or getattr(kind, 'default_prefix', None))
+    if None in prefixes:
+        return
+    for figure in figures:
+        if not any(figure.startswith(f'{prefix}/') for prefix in prefixes):
+            names = ', '.join(f'{prefix}/' for prefix in dict.fromkeys(prefixes))
+            raise ValueError(f'the figure {figure} is not logged: those of this config begin with {names}')
+
+
+def main():
+    order = json.loads(sys.stdin.read())
+    looked = []
+    if order['commands']:
+        import vik_mm  # noqa: F401  registers ViK
+
+        path = Path(__file__).resolve().parents[1] / 'train.py'
+        spec = importlib.util.spec_from_file_location('train_tool', path)
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        looked = [look(tool, arguments, order['figures']) for arguments in order['commands']]
+    Path(sys.argv[1]).write_text(json.dumps(dict(machine=machine(), configs=looked)))
+
+
+if __name__ == '__main__':
+    main()
