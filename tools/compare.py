@@ -14,11 +14,12 @@ import tempfile
 from pathlib import Path
 
 from studies.display import Display
+from studies.errors import StudyError
 from studies.report import write_report
 from studies.runs import Run, all_runs, check_records, commit, lock, of_other_commits
 from studies.scheduler import Options, Scheduler
 from studies.sitting import probe
-from studies.study import Study, StudyError, read_study, seconds
+from studies.study import Study, read_study, seconds
 
 
 def parse_args(argv=None):

@@ -109,11 +109,10 @@ def read_progress(log: Path, start: int, max_epochs: int | None) -> Progress | N
     Returns:
         Progress | None: None before the first logged iteration.
     """
-    match = None
-    for match in _STEP.finditer(read_tail(log, start)):
-        pass
-    if match is None:
+    matches = list(_STEP.finditer(read_tail(log, start)))
+    if not matches:
         return None
+    match = matches[-1]
     done, total, time = int(match['done']), int(match['total']), float(match['time'])
     share, epoch = done / total, 0
     if match['unit'] == 'Epoch':

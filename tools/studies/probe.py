@@ -1,7 +1,7 @@
 """Look at a study's configs and at this machine, in a process of its own because torch's import takes seconds.
 
-Reads a list of command lines of ``tools/train.py`` as JSON from standard input; writes, to the file that it is given, this
-machine's description and for each command line its whole config or what is wrong with it.
+Reads a list of command lines of ``tools/train.py`` as JSON from standard input. Writes this machine's description, and
+for each command line its whole config or what is wrong with it, to the file that it is given.
 """
 
 import contextlib

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .plots import draw_curves, draw_dots
 from .results import markdown, read_results, write_csv
 from .runs import Run, write_text
 
@@ -17,9 +18,13 @@ def write_report(runs: list[Run], out: Path) -> str:
         str: The table, as Markdown.
     """
     study = runs[0].study
-    results = read_results(runs)
-    text = markdown(results, runs, study)
+    begun = read_results(runs)
+    done = [result for result in begun if result.record is not None]
+    text = markdown(done, runs, study)
     write_text(out / 'results.md', text)
-    if results:
-        write_csv(results, study, out / 'results.csv')
+    if done:
+        write_csv(done, study, out / 'results.csv')
+        draw_dots(done, study, out / 'dots')
+    if any(result.scalars.validation for result in begun):
+        draw_curves(begun, study, out / 'curves')
     return text

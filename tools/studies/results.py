@@ -9,22 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .logs import Scalars, read_scalars
+from .overrides import render
 from .runs import Run, write_text
-from .study import ROOT, Figure, Study, render
+from .study import ROOT, Figure, Study
 
 
 @dataclass
 class Result:
-    """A run that is done.
+    """What there is of a run.
 
     Args:
         run (Run): The run.
-        record (dict): What was recorded at its end.
+        record (dict | None): What was recorded at its end; None before.
         scalars (Scalars): What it logged.
     """
 
     run: Run
-    record: dict
+    record: dict | None
     scalars: Scalars
 
     def value(self, figure: Figure) -> float | None:
@@ -40,18 +41,22 @@ def read_results(runs: list[Run]) -> list[Result]:
         runs (list[Run]): The study's runs.
 
     Returns:
-        list[Result]: Of the runs that are done.
+        list[Result]: Of the runs that have begun.
     """
-    if not runs:
-        return []
     places = {row.name: place for place, row in enumerate(runs[0].study.rows)}
     ordered = sorted(runs, key=lambda run: (places[run.row.name], run.row.seeds.index(run.seed)))
-    return [Result(run, run.result, read_scalars(run.folder)) for run in ordered if run.is_done]
+    return [Result(run, run.result, read_scalars(run.folder)) for run in ordered if run.sittings]
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float | None]:
     """Compute mean and standard deviation (n - 1); the latter is None for one value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def digits_of(values: list[float | None]) -> int:
+    """Choose the decimals of a figure by its size: percent need fewer than shares."""
+    largest = max((abs(value) for value in values if value is not None and abs(value) != float('inf')), default=1)
+    return 2 if largest >= 10 else 3 if largest >= 2 else 4
 
 
 def write_csv(results: list[Result], study: Study, path: Path) -> None:
@@ -102,7 +107,7 @@ def markdown(results: list[Result], runs: list[Run], study: Study) -> str:
     for figure in study.figures:
         header += [f'{figure.label}, mean', 'standard deviation']
     header += ['n', f'each seed, {study.figures[0].label}', 'time of a run, min', 'peak memory, MiB']
-    digits = {figure.name: _digits([r.value(figure) for r in results]) for figure in study.figures}
+    digits = {figure.name: digits_of([r.value(figure) for r in results]) for figure in study.figures}
     lines = []
     for row in study.rows:
         its = [result for result in results if result.run.row.name == row.name]
@@ -150,11 +155,6 @@ def _statistics(values: list[float], digits: int) -> list[str]:
         return ['', '']
     mean, deviation = mean_and_deviation(values)
     return [f'{mean:.{digits}f}', '' if deviation is None else f'{deviation:.{digits}f}']
-
-
-def _digits(values: list[float | None]) -> int:
-    largest = max((abs(value) for value in values if value is not None and abs(value) != float('inf')), default=1)
-    return 2 if largest >= 10 else 3 if largest >= 2 else 4
 
 
 def _notes(results: list[Result], study: Study) -> str:

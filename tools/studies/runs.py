@@ -5,13 +5,16 @@ import fcntl
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from .study import ROOT, Reference, Row, Study, StudyError, fill_references, render
+from .errors import StudyError
+from .overrides import Reference, fill_references, render
+from .study import ROOT, Row, Study
 
 TRAIN = ROOT / 'tools' / 'train.py'
 PUBLISH = ROOT / 'tools' / 'model_converters' / 'publish.py'
@@ -55,6 +58,12 @@ class WorkDir:
     def record(self) -> dict | None:
         """What the folder was made for; None if no sitting has begun."""
         return read_json(self.folder / 'command.json')
+
+    @property
+    def max_epochs(self) -> int | None:
+        """Epochs of the whole training; None where it counts iterations, or where this is not known."""
+        config = (self.record or {}).get('config') or {}
+        return (config.get('train_cfg') or {}).get('max_epochs')
 
     @property
     def sittings(self) -> list[dict]:
@@ -172,8 +181,17 @@ class Run(WorkDir):
         """Make the command that trains."""
         return [sys.executable, str(TRAIN), *self.arguments()]
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it has nothing to go on from."""
+        return not self.is_done and self.checkpoint() is None
+
     def begin(self, command: list[str]) -> None:
         """Record, before a sitting, what the folder is for."""
+        if self.is_new:  # what a sitting without a checkpoint has logged is no part of the run
+            (self.folder / 'sittings.json').unlink(missing_ok=True)
+            for scalars in self.folder.glob('*/vis_data/scalars.json'):
+                shutil.rmtree(scalars.parents[1])
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / 'failed.json').unlink(missing_ok=True)
         record = dict(
@@ -228,6 +246,8 @@ def check_records(runs: list[Run]) -> list[Run]:
             if run.folder.is_dir() and any(p.suffix in ('.pth', '.json', '.py') for p in run.folder.iterdir()):
                 raise StudyError(f'{run.folder} was not made by this tool: remove it, or choose another --work-root')
             continue
+        if run.is_new:
+            continue
         if run.config is not None and record['config'] is not None:
             if difference := _difference(record['config'], run.config):
                 raise StudyError(
@@ -248,7 +268,8 @@ def check_records(runs: list[Run]) -> list[Run]:
 
 def of_other_commits(runs: list[Run]) -> list[Run]:
     """List the runs that another commit than this one began or ended."""
-    return [run for run in runs if (record := run.result or run.record) and record['commit'] != commit()]
+    begun = [run for run in runs if not run.is_new]
+    return [run for run in begun if (record := run.result or run.record) and record['commit'] != commit()]
 
 
 def _difference(then: Any, today: Any, place: str = '') -> str:

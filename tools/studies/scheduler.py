@@ -87,8 +87,7 @@ class Scheduler:
 
     def progress(self, sitting: Sitting) -> Progress | None:
         """Read how far a running run is."""
-        max_epochs = ((sitting.run.config or {}).get('train_cfg') or {}).get('max_epochs')
-        return read_progress(sitting.run.log, sitting.log_start, max_epochs)
+        return read_progress(sitting.run.log, sitting.log_start, sitting.run.max_epochs)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -10,26 +10,23 @@ from typing import Any
 
 import yaml
 
+from .errors import StudyError
+from .overrides import Reference, fill_variables, flatten, parse_need, references
+
 ROOT = Path(__file__).resolve().parents[2]
 
-_STUDY_KEYS = 'name description figure which seeds config overrides arguments rows jobs threads gpus timeout'.split()
-_ROW_KEYS = 'name label config overrides arguments seeds grid needs'.split()
+_ROW_KEYS = ('name', 'label', 'config', 'overrides', 'arguments', 'seeds', 'grid', 'needs')
+_STUDY_KEYS = (
+    *('name', 'description', 'figure', 'which', 'rows', 'config', 'overrides', 'arguments', 'seeds'),
+    *('jobs', 'threads', 'gpus', 'timeout'),
+)
 _FIGURE_KEYS = ('name', 'label', 'better')
 # Names are folders, and parts of the command line.
 _NAME = re.compile(r'[A-Za-z0-9][\w.+=-]*')
-_WORD = re.compile(r'\{([^{}\s]+)\}')
-_REFERENCE = re.compile(
-    r'(?:(?P<study>[\w.+=-]+)/)?(?P<row>[\w.+=-]+?)(?:@(?P<seed>\d+))?\.(?P<kind>checkpoint|published)'
-)
-_NEED = re.compile(r'(?:(?P<study>[\w.+=-]+)/)?(?P<row>[\w.+=-]+?)(?:@(?P<seed>\d+))?')
 _UNITS = dict(s=1, m=60, h=3600, d=86400)
 # The runner gives these to tools/train.py itself.
 _OWN_ARGUMENTS = ('--work-dir', '--resume', '--cfg-options')
 _OWN_OPTIONS = ('randomness.seed', 'work_dir', 'resume')
-
-
-class StudyError(ValueError):
-    """A study, or what lies in its work dirs, cannot be used; the message is for the user."""
 
 
 @dataclass(frozen=True)
@@ -45,28 +42,6 @@ class Figure:
     name: str
     label: str
     higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Another run that a run needs.
-
-    Args:
-        row (str): Its row.
-        study (str, optional): Its study; None for the same.
-        seed (int, optional): Its seed; None for the same.
-        kind (str, optional): What of it goes into the overrides: 'checkpoint' or 'published'; None for nothing.
-    """
-
-    row: str
-    study: str | None = None
-    seed: int | None = None
-    kind: str | None = None
-
-    def __str__(self):
-        study = f'{self.study}/' if self.study else ''
-        seed = '' if self.seed is None else f'@{self.seed}'
-        return f'{study}{self.row}{seed}' + (f'.{self.kind}' if self.kind else '')
 
 
 @dataclass(frozen=True)
@@ -205,28 +180,28 @@ def _make_rows(entry: Any, number: int, common: Mapping) -> Iterable[Row]:
 
 def _make_row(entry: Mapping, variables: dict[str, Any], common: Mapping) -> Row:
     used = set()
-    name = _name(_fill(entry['name'], variables, used), 'a row')
+    name = _name(fill_variables(entry['name'], variables, used), 'a row')
     place = f'row {name}'
     overrides = {}
     for source, where in ((common, 'the study'), (entry, place)):
         given = source.get('overrides') or {}
         if not isinstance(given, Mapping):
             raise StudyError(f'{where}: overrides must be a mapping, e.g. {{train_cfg.max_epochs: 3}}')
-        overrides.update(_flatten(_fill(given, variables, used), where))
+        overrides.update(flatten(fill_variables(given, variables, used), where))
     for key in overrides:
         if key in _OWN_OPTIONS:
             raise StudyError(f'{place}: {key} is set by the runner; seeds are listed under seeds')
-    config = _fill(entry.get('config', common.get('config')), variables, used)
+    config = fill_variables(entry.get('config', common.get('config')), variables, used)
     if not isinstance(config, str):
         raise StudyError(f'{place} has no config, and the study has none for all rows')
-    arguments = _fill([*_list(common, 'arguments'), *_list(entry, 'arguments')], variables, used)
+    arguments = fill_variables([*_list(common, 'arguments'), *_list(entry, 'arguments')], variables, used)
     arguments = tuple(str(argument) for argument in arguments)
     for argument in arguments:
         if argument.split('=')[0] in _OWN_ARGUMENTS:
             raise StudyError(f'{place}: {argument} is set by the runner; values of the config go to overrides')
-    needs = [_parse_need(need, place) for need in _fill(_list(entry, 'needs'), variables, used)]
+    needs = [parse_need(need, place) for need in fill_variables(_list(entry, 'needs'), variables, used)]
     needs += [reference for value in overrides.values() for reference in references(value, place)]
-    label = str(_fill(entry.get('label', name), variables, used))
+    label = str(fill_variables(entry.get('label', name), variables, used))
     if unused := set(variables) - used:
         raise StudyError(f'{place}: nothing uses the variable {sorted(unused)[0]} of the grid')
     return Row(
@@ -238,63 +213,6 @@ def _make_row(entry: Mapping, variables: dict[str, Any], common: Mapping) -> Row
         seeds=_seeds(entry.get('seeds', common.get('seeds')), place),
         needs=tuple(dict.fromkeys(needs)),
     )
-
-
-def references(value: Any, place: str = '') -> list[Reference]:
-    """Find the placeholders of an override.
-
-    Args:
-        value (Any): The override's value.
-        place (str): What an error names. Defaults to ''.
-
-    Returns:
-        list[Reference]: What ``{ROW.published}`` and the like stand for.
-
-    Raises:
-        StudyError: If a placeholder stands for nothing.
-    """
-    if isinstance(value, list):
-        return [reference for each in value for reference in references(each, place)]
-    found = []
-    for word in _WORD.findall(value) if isinstance(value, str) else []:
-        match = _REFERENCE.fullmatch(word)
-        if not match:
-            raise StudyError(
-                f'{place}: {{{word}}} is neither a variable of the grid nor {{ROW.checkpoint}} or {{ROW.published}}'
-            )
-        found.append(_reference(match))
-    return found
-
-
-def fill_references(value: Any, paths: Mapping[str, str]) -> Any:
-    """Put files in the place of placeholders.
-
-    Args:
-        value (Any): The override's value.
-        paths (Mapping[str, str]): File of each placeholder, by its text without braces.
-
-    Returns:
-        Any: The value.
-    """
-    if isinstance(value, list):
-        return [fill_references(each, paths) for each in value]
-    if not isinstance(value, str):
-        return value
-    return _WORD.sub(lambda match: paths.get(match[1], match[0]), value)
-
-
-def render(value: Any) -> str:
-    """Write a value as ``--cfg-options`` reads it.
-
-    Args:
-        value (Any): None, a bool, a number, text or a list of these. Text goes as it is.
-
-    Returns:
-        str: The value's text.
-    """
-    if isinstance(value, list):
-        return f'[{",".join(map(render, value))}]'
-    return str(value)
 
 
 def seconds(text: Any) -> float:
@@ -313,44 +231,6 @@ def seconds(text: Any) -> float:
     if not match or not float(match[1]):
         raise StudyError(f'{text!r} is no duration: write a number and s, m, h or d, e.g. 20m')
     return float(match[1]) * _UNITS[match[2]]
-
-
-def _fill(value: Any, variables: dict[str, Any], used: set[str]) -> Any:
-    """Put a grid's values in the place of its variables; a value that is one variable keeps its type."""
-    if isinstance(value, Mapping):
-        return {key: _fill(each, variables, used) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_fill(each, variables, used) for each in value]
-    if not isinstance(value, str):
-        return value
-    words = [word for word in _WORD.findall(value) if word in variables]
-    used.update(words)
-    if words and value == f'{{{words[0]}}}':
-        return variables[words[0]]
-    return _WORD.sub(lambda match: str(variables.get(match[1], match[0])), value)
-
-
-def _flatten(options: Mapping, place: str, prefix: str = '') -> dict[str, Any]:
-    flat = {}
-    for key, value in options.items():
-        name = f'{prefix}{key}'
-        if isinstance(value, Mapping) and value:
-            flat.update(_flatten(value, place, f'{name}.'))
-        else:
-            _check_value(value, name, place)
-            flat[name] = value
-    return flat
-
-
-def _check_value(value: Any, name: str, place: str) -> None:
-    if isinstance(value, list):
-        for each in value:
-            _check_value(each, name, place)
-    elif not isinstance(value, (str, int, float, bool, type(None))):
-        raise StudyError(
-            f'{place}: {name}: {value!r} cannot be given in --cfg-options, which take numbers, text, true, false, null '
-            'and lists of these; put it into a config file'
-        )
 
 
 def _find_config(name: str, place: str) -> str:
@@ -388,19 +268,6 @@ def _check_needs(study: Study) -> None:
         if not ready:
             raise StudyError(f'the rows {", ".join(n for n in rows if n not in done)} need each other in a circle')
         done |= ready
-
-
-def _parse_need(text: Any, place: str) -> Reference:
-    match = _NEED.fullmatch(str(text))
-    if not match:
-        raise StudyError(f'{place}: needs: {text!r} must be the name of a row, ROW@SEED or STUDY/ROW@SEED')
-    return _reference(match)
-
-
-def _reference(match: re.Match) -> Reference:
-    parts = match.groupdict()
-    seed = parts['seed']
-    return Reference(parts['row'], parts['study'], None if seed is None else int(seed), parts.get('kind'))
 
 
 def _figures(given: Any) -> tuple[Figure, ...]:
