@@ -33,6 +33,9 @@ def parse_args(argv=None):
     parser.add_argument('--threads', type=int, help='threads of a run')
     parser.add_argument('--gpus', type=int, nargs='+', help='numbers of the GPUs to spread the runs over')
     parser.add_argument('--timeout', help='what a run may take, over all its sittings, e.g. 20m')
+    parser.add_argument(
+        '--slurm', nargs='+', metavar='KEY=VALUE', help='submit the runs to Slurm, e.g. --slurm partition=gpu time=120'
+    )
     parser.add_argument('--retry', action='store_true', help='start runs again that failed')
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument('--dry-run', action='store_true', help='only list the runs, their state and their commands')
@@ -106,31 +109,42 @@ def print_plan(runs: list[Run]) -> None:
     print(', '.join(f'{states.count(state)} {state}' for state in dict.fromkeys(states)))
 
 
-def prepare(runs: list[Run]) -> dict:
+def prepare(runs: list[Run], is_retried: bool) -> dict:
     """Check all that can be checked before anything starts; return this machine's description."""
     check_other_studies(runs)
-    check_records(runs)
-    missing = [run for run in runs if not run.is_done]
+    missing = [run for run in runs if not run.is_done and (is_retried or run.failure is None)]
     rows = {run.row.name for run in (*missing, *check_records(runs))}
     machine = {}
     if rows:
         # Also of a row's runs that are done: the config file may have changed since.
         machine = look_at_configs([run for run in runs if run.row.name in rows])
         check_records(runs)
-    for run in of_other_commits(runs)[:1]:
-        others = len(of_other_commits(runs))
-        print(f'warning: {others} runs are of another commit than {commit()}, among them {run}', file=sys.stderr)
+    if others := of_other_commits(runs):
+        text = f'{len(others)} runs are of another commit than {commit()}, among them {others[0]}'
+        print(f'warning: {text}', file=sys.stderr)
     return machine
 
 
-def train(runs: list[Run], machine: dict, args) -> bool:
+def submit(runs: list[Run], args) -> int:
+    """Hand what is missing to Slurm; return the exit code."""
+    from studies import slurm
+
+    study = runs[0].study
+    parameters = slurm.read_parameters(args.slurm)
+    for run in runs:
+        for need in run.needs():
+            if need.is_done and not need.is_ready:
+                slurm.publish(need)
+    arrays = slurm.submit(runs, study.jobs, study.threads, parameters)
+    print(f'submitted {", ".join(arrays) or "nothing"}; --report-only shows what is done')
+    return 0
+
+
+def train(runs: list[Run], machine: dict) -> bool:
     """Train what is missing; return False if told to stop."""
     study = runs[0].study
     if study.jobs * study.threads > (cores := os.cpu_count() or 1):
         print(f'warning: {study.jobs} jobs of {study.threads} threads share {cores} cores', file=sys.stderr)
-    if args.retry:
-        for run in runs:
-            (run.folder / 'failed.json').unlink(missing_ok=True)
     pause_file = runs[0].root / study.name / 'PAUSE'
     options = Options(study.jobs, study.threads, study.gpus, machine, pause_file)
     return Scheduler(runs, options, Display()).run()
@@ -163,8 +177,12 @@ def compare(args) -> int:
     if (handle := lock(folder / '.lock')) is None:
         raise StudyError(f'another runner is at work on {study.name} ({folder})')
     try:
-        machine = prepare(runs)
-        ended = all(run.is_done for run in runs) or train(runs, machine, args)
+        machine = prepare(runs, args.retry)
+        for run in runs if args.retry else []:
+            (run.folder / 'failed.json').unlink(missing_ok=True)
+        if args.slurm:
+            return submit(runs, args)
+        ended = all(run.is_done for run in runs) or train(runs, machine)
     finally:
         os.close(handle)
     print(write_report(runs, out))
@@ -192,6 +210,8 @@ def main():
         sys.exit(compare(args))
     except StudyError as error:
         sys.exit(f'error: {error}')
+    except KeyboardInterrupt:  # before the first run
+        sys.exit(130)
 
 
 if __name__ == '__main__':

@@ -33,6 +33,14 @@ def _processor():
         return platform.processor() or platform.machine()
 
 
+def load_tool():
+    """Load tools/train.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location('train_tool', Path(__file__).resolve().parents[1] / 'train.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
 def look(tool, arguments, figures):
     """Load a config as tools/train.py does.
 
@@ -54,7 +62,7 @@ def look(tool, arguments, figures):
     except Exception as error:
         text = str(error).strip().splitlines()
         return dict(error=(text[0] if text else type(error).__name__))
-    config = json.loads(json.dumps(cfg.to_dict(), default=str))
+    config = json.loads(json.dumps(cfg.to_dict(), default=lambda value: getattr(value, '__qualname__', str(value))))
     # What differs between the runs of a row, or says only where the run lies.
     config.pop('work_dir', None)
     (config.get('randomness') or {}).pop('seed', None)
@@ -67,16 +75,17 @@ def check_figures(cfg, figures):
     Raises:
         ValueError: If a figure cannot be logged.
     """
-    from mmengine.registry import METRICS, init_default_scope
+    from mmengine.registry import METRICS
 
     evaluators = cfg.get('val_evaluator')
     if not evaluators or not cfg.get('val_dataloader'):
         raise ValueError('the config has no validation: no figure is logged')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
     prefixes = []
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         kind = evaluator['type']
-        kind = METRICS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(kind, str):
+            with METRICS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+                kind = registry.get(kind)
         prefixes.append(evaluator.get('prefix') or getattr(kind, 'default_prefix', None))
     if None in prefixes:
         return
@@ -92,10 +101,7 @@ def main():
     if order['commands']:
         import vik_mm  # noqa: F401  registers ViK
 
-        path = Path(__file__).resolve().parents[1] / 'train.py'
-        spec = importlib.util.spec_from_file_location('train_tool', path)
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
+        tool = load_tool()
         looked = [look(tool, arguments, order['figures']) for arguments in order['commands']]
     Path(sys.argv[1]).write_text(json.dumps(dict(machine=machine(), configs=looked)))
 

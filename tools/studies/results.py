@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import shlex
 import statistics
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from .logs import Scalars, read_scalars
 from .overrides import render
-from .runs import Run, write_text
-from .study import ROOT, Figure, Study
+from .runs import Run, portable, write_text
+from .study import Figure, Study
 
 
 @dataclass
@@ -71,7 +70,7 @@ def write_csv(results: list[Result], study: Study, path: Path) -> None:
     writer = None
     for result in results:
         record, run = result.record, result.run
-        line = dict(study=study.name, row=run.row.name, config=_portable(run.row.config))
+        line = dict(study=study.name, row=run.row.name, config=portable(run.row.config))
         line['overrides'] = ' '.join(f'{key}={render(value)}' for key, value in run.row.overrides.items())
         line['seed'] = run.seed
         for figure in study.figures:
@@ -138,16 +137,11 @@ def public_command(run: Run) -> str:
     options = {**run.row.overrides, 'randomness.seed': run.seed}
     return shlex.join(
         [
-            *('python', 'tools/train.py', _portable(run.row.config), *run.row.arguments),
+            *('python', 'tools/train.py', portable(run.row.config), *run.row.arguments),
             *('--work-dir', f'work_dirs/studies/{run.study.name}/{run.row.name}/seed{run.seed}'),
             *('--cfg-options', *(f'{key}={render(value)}' for key, value in options.items())),
         ]
     )
-
-
-def _portable(config: str) -> str:
-    path = Path(os.path.abspath(config))
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else config
 
 
 def _statistics(values: list[float], digits: int) -> list[str]:

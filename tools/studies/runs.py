@@ -2,7 +2,6 @@
 
 import datetime
 import fcntl
-import functools
 import json
 import os
 import shutil
@@ -139,7 +138,7 @@ class Run(WorkDir):
     def settings(self) -> dict[str, Any]:
         """What distinguishes this run from others."""
         row = self.row
-        return dict(config=row.config, overrides=row.overrides, arguments=list(row.arguments), seed=self.seed)
+        return dict(config=portable(row.config), overrides=row.overrides, arguments=list(row.arguments), seed=self.seed)
 
     def needs(self) -> list[Needed]:
         """List the runs that this one waits for."""
@@ -186,8 +185,15 @@ class Run(WorkDir):
         """Whether it has nothing to go on from."""
         return not self.is_done and self.checkpoint() is None
 
-    def begin(self, command: list[str]) -> None:
-        """Record, before a sitting, what the folder is for."""
+    def begin(self, command: list[str]) -> str:
+        """Record, before a sitting, what the folder is for.
+
+        Args:
+            command (list[str]): What trains.
+
+        Returns:
+            str: The commit of the sitting; the checkout may move on while it lasts.
+        """
         if self.is_new:  # what a sitting without a checkpoint has logged is no part of the run
             (self.folder / 'sittings.json').unlink(missing_ok=True)
             for scalars in self.folder.glob('*/vis_data/scalars.json'):
@@ -202,6 +208,7 @@ class Run(WorkDir):
             config=self.config,
         )
         write_json(self.folder / 'command.json', record)
+        return record['commit']
 
     def fail(self, reason: str) -> None:
         """Record that it failed."""
@@ -266,10 +273,17 @@ def check_records(runs: list[Run]) -> list[Run]:
     return doubtful
 
 
+def portable(config: str) -> str:
+    """Write a config's path from the root of the repository, if it lies there: it is the same from any folder."""
+    path = Path(os.path.abspath(config))
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else config
+
+
 def of_other_commits(runs: list[Run]) -> list[Run]:
     """List the runs that another commit than this one began or ended."""
+    today = commit()
     begun = [run for run in runs if not run.is_new]
-    return [run for run in begun if (record := run.result or run.record) and record['commit'] != commit()]
+    return [run for run in begun if (record := run.result or run.record) and record['commit'] != today]
 
 
 def _difference(then: Any, today: Any, place: str = '') -> str:
@@ -291,7 +305,6 @@ def _difference(then: Any, today: Any, place: str = '') -> str:
     return '' if json.dumps(then) == json.dumps(today) else f'{place}: {then} then, {today} now'
 
 
-@functools.cache
 def commit() -> str:
     """Name the commit of this checkout, ``-dirty`` where files differ from it; outside of one, vik_mm's version."""
     git = ['git', '-C', str(ROOT)]

@@ -53,10 +53,10 @@ class Scheduler:
         self.waiting = [run for run in runs if not run.is_done and run.failure is None]
         self.running: dict[int, Sitting | Publishing] = {}
         self.is_paused = False
-        self.times_told = 0
-        self._stopped: list[Run] = []
+        self.times_told = self._times_obeyed = 0
         self._unpublished: dict[Path, str] = {}
         self._is_occupied: set[Run] = set()
+        self._named: set[Run] = set()
 
     def run(self) -> bool:
         """Train.
@@ -68,6 +68,7 @@ class Scheduler:
             while True:
                 self._collect()
                 if self.times_told:
+                    self._stop()
                     if not self.running:
                         return False
                 elif not self._look_for_pause():
@@ -100,15 +101,21 @@ class Scheduler:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, _frame) -> None:
-        self.times_told += 1
+    def _hear(self, _number: int, _frame) -> None:
+        self.times_told += 1  # the rest is not for a signal handler
+
+    def _stop(self) -> None:
+        """Have the runs save themselves, or kill them where that has been asked for again."""
+        if self.times_told == self._times_obeyed:
+            return
         for sitting in self.running.values():
             if self.times_told == 1:
                 sitting.stop()
             else:
                 sitting.kill()
-        if self.times_told == 1:
+        if self._times_obeyed == 0:
             self.display.tell(f'told to stop: {len(self.running)} runs save themselves; once more kills them')
+        self._times_obeyed = self.times_told
 
     def _look_for_pause(self) -> bool:
         is_paused = self.options.pause_file.exists()
@@ -149,6 +156,9 @@ class Scheduler:
                 )
             except BlockingIOError:  # what an earlier runner left behind, and is saving itself
                 self._is_occupied.add(run)
+                if run not in self._named:
+                    self._named.add(run)
+                    self.display.tell(f'waits for another process that trains {run}')
                 continue
             self.waiting.remove(run)
             self.display.tell(f'{"goes on" if sitting.has_history else "started"}: {run}')
@@ -171,8 +181,8 @@ class Scheduler:
                 self.display.tell(f'failed: {run}: {run.failure} ({run.log})')
             elif outcome == 'stopped':
                 self.display.tell(f'stopped: {run}')
-                # What somebody else has stopped is not started again in the same breath.
-                (self.waiting if self.is_paused or self.times_told else self._stopped).insert(0, run)
+                if self.is_paused:  # what somebody else has stopped is left for the next time
+                    self.waiting.insert(0, run)
             else:
                 self.display.tell(f'done: {run}: {summary(run)}')
 

@@ -1,5 +1,6 @@
 """One sitting of a run: a process that trains until it ends, fails, or is told to save itself and stop."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -12,11 +13,10 @@ import time
 from pathlib import Path
 
 from .logs import last_line, read_progress, read_scalars, read_tail
-from .runs import PUBLISH, Run, WorkDir, commit, lock, now, write_json
+from .runs import PUBLISH, Run, WorkDir, lock, now, write_json
 
-# What tools/train.py writes when it has been told to stop, and the checkpoint that it leaves then.
-_STOPPED = 'carry on with --resume'
-_INTERRUPTED = 'interrupted.pth'
+# What tools/train.py writes when it has been told to stop, before it ends with exit code 0.
+STOPPED = 'carry on with --resume'
 _HEARTBEAT = 10  # seconds
 _LOOK = 1  # seconds from one look at what a run has logged to the next
 _LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
@@ -62,9 +62,14 @@ class Child:
         """Its process number."""
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its exit code is known."""
+        return self._process.returncode is not None
+
     def poll(self) -> int | None:
         """Return its exit code, negative for a signal; None as long as it runs."""
-        if self._process.returncode is None:
+        if not self.has_ended:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 self._process.returncode = os.waitstatus_to_exitcode(status)
@@ -105,7 +110,7 @@ class Sitting:
         if handle is None:
             raise BlockingIOError(f'{run} is being trained by another process')
         try:
-            run.begin(self.command)
+            self._commit = run.begin(self.command)
             numbers = {name: str(threads) for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
             device = {} if gpu is None else dict(CUDA_VISIBLE_DEVICES=str(gpu))
             self._child = Child(self.command, run.log, {**numbers, **device, 'PYTHONUNBUFFERED': '1'}, handle)
@@ -134,6 +139,15 @@ class Sitting:
         """Have it save itself and end."""
         self._is_told = True
         self._child.signal(signal.SIGTERM)
+
+    def stop_and_wait(self) -> None:
+        """Have it save itself and wait until it has ended; for signal handlers, which may interrupt :meth:`poll`."""
+        if self._child.has_ended:
+            return
+        os.kill(self._child.pid, signal.SIGTERM)
+        # Whoever polls shall still find it.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
 
     def kill(self) -> None:
         """End it at once; what it did since its last checkpoint is lost."""
@@ -195,9 +209,9 @@ class Sitting:
 
     def _is_stopped(self, code: int) -> bool:
         if code == 0:
-            last = self.run.folder / 'last_checkpoint'
-            is_interrupted = last.is_file() and Path(last.read_text().strip()).name == _INTERRUPTED
-            return is_interrupted or _STOPPED in read_tail(self._child.log, self._child.log_start)
+            # The name of the last checkpoint does not tell: a run that is stopped in its last validation and goes on
+            # comes to its end without another.
+            return STOPPED in read_tail(self._child.log, self._child.log_start)
         # SIGTERM came before the training could take it, so there is nothing to save; or it was killed on order.
         return self._is_told and code in (-signal.SIGTERM, -signal.SIGKILL)
 
@@ -213,7 +227,7 @@ class Sitting:
         """Write down how long it has run, also for the case that this process is killed."""
         self._beat = time.time()
         peak = self._child.peak_mib or _peak_so_far(self._child.pid)
-        this = dict(start=self.start, end=self._beat, peak_mib=peak, pid=self._child.pid, commit=commit())
+        this = dict(start=self.start, end=self._beat, peak_mib=peak, pid=self._child.pid, commit=self._commit)
         write_json(self.run.folder / 'sittings.json', [*self._earlier, this])
 
     def _record(self, scalars) -> None:
@@ -234,7 +248,8 @@ class Sitting:
                 peak_mib=max(sitting['peak_mib'] or 0 for sitting in sittings) or None,
                 gpu_peak_mib=max(gpu, default=None),
                 **self.machine,
-                **dict(host=socket.gethostname(), commit=commit(), command=self.command, date=now()),
+                commit=', '.join(dict.fromkeys(sitting['commit'] for sitting in sittings)),
+                **dict(host=socket.gethostname(), command=self.command, date=now()),
             ),
         )
 
