@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from study_runs import module
 
 ROW = dict(name='one')
@@ -85,3 +86,10 @@ def test_a_faulty_study_is_refused_in_one_line(study, message, write_study, tmp_
     with pytest.raises(module('errors').StudyError) as caught:
         module('study').read_study(path)
     assert message in str(caught.value) and '\n' not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_the_studies_of_this_repository_can_be_read_and_the_docs_show_one(root):
+    for path in (root / 'configs/studies').glob('*.yml'):
+        assert module('study').read_study(path).rows
+    shown = (root / 'docs/studies.md').read_text().split('```yaml\n', 1)[1].split('```', 1)[0]
+    assert yaml.safe_load(shown) == yaml.safe_load((root / 'configs/studies/demo_shapes.yml').read_text())
