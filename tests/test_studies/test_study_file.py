@@ -1,8 +1,11 @@
+from datetime import date
 from pathlib import Path
 
 import pytest
 import yaml
 from study_runs import module
+
+from vik_mm_cli.config_options import parse_value
 
 ROW = dict(name='one')
 BAD = {
@@ -37,7 +40,7 @@ BAD = {
     'which': (dict(which='first'), 'which: first must be last or best'),
     'timeout': (dict(timeout='soon'), "'soon' is no duration"),
     'jobs': (dict(jobs=0), 'jobs: 0 must be a positive integer'),
-    'value that is no value': (dict(overrides=dict(a=[dict(b=1)])), 'cannot be given in --cfg-options'),
+    'value that is no value': (dict(overrides=dict(a=[dict(b=date(2026, 1, 1))])), 'cannot be given in --cfg-options'),
     'needs an unknown row': (dict(rows=[ROW, dict(name='two', needs='oen')]), 'needs the row oen; did you mean one?'),
     'needs a seed that is not there': (
         dict(rows=[dict(ROW, seeds=[7]), dict(name='two', overrides=dict(a='{one.published}'))]),
@@ -74,6 +77,20 @@ def test_a_grid_makes_a_row_of_each_point(read):
         'x=None',
         'randomness.seed=0',
     ]
+
+
+@pytest.mark.parametrize(
+    'value',
+    [[dict(type='Pooling'), dict(type='A', on=True, sizes=[1, 2.5], name=None)], ['a, b', "it's", '3', 'x[0', '']],
+    ids=['mappings in a list', 'text that looks like something else'],
+)
+def test_values_arrive_as_the_study_has_them(value):
+    assert parse_value(module('overrides').render(value)) == value
+
+
+@pytest.mark.parametrize('text', ['/a b/c.pth', '/a,b/[c].pth', "/it's.pth"])
+def test_paths_of_other_runs_arrive_as_they_are(text):
+    assert parse_value(module('overrides').quote(text)) == text
 
 
 @pytest.mark.parametrize(('study', 'message'), BAD.values(), ids=BAD.keys())

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vik_mm_cli.config_options import parse_value
+
 from .errors import StudyError
 
 _WORD = re.compile(r'\{([^{}\s]+)\}')
@@ -83,14 +85,37 @@ def render(value: Any) -> str:
     """Write a value as ``--cfg-options`` reads it.
 
     Args:
-        value (Any): None, a bool, a number, text or a list of these. Text goes as it is.
+        value (Any): None, a bool, a number, text, or lists and mappings of these. Text goes as it is; inside of lists
+            and mappings it has quotes where it needs them.
 
     Returns:
         str: The value's text.
     """
+    return value if isinstance(value, str) else _render(value)
+
+
+def quote(text: str) -> str:
+    """Write text so that ``--cfg-options`` reads just this text: in quotes, where it would be read as something else.
+
+    Args:
+        text (str): The text.
+
+    Returns:
+        str: What to write.
+    """
+    try:
+        is_plain = parse_value(f'[{text}]') == [text]
+    except ValueError:  # a bracket or a quote without end
+        is_plain = False
+    return text if is_plain else "'" + re.sub(r"([\\'])", r'\\\1', text) + "'"
+
+
+def _render(value: Any) -> str:
     if isinstance(value, list):
-        return f'[{",".join(map(render, value))}]'
-    return str(value)
+        return f'[{",".join(map(_render, value))}]'
+    if isinstance(value, Mapping):
+        return f'{{{",".join(f"{quote(str(key))}:{_render(each)}" for key, each in value.items())}}}'
+    return quote(value) if isinstance(value, str) else str(value)
 
 
 def fill_variables(value: Any, variables: dict[str, Any], used: set[str]) -> Any:
@@ -146,10 +171,13 @@ def _check_value(value: Any, name: str, place: str) -> None:
     if isinstance(value, list):
         for each in value:
             _check_value(each, name, place)
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            _check_value(each, f'{name}.{key}', place)
     elif not isinstance(value, (str, int, float, bool, type(None))):
         raise StudyError(
-            f'{place}: {name}: {value!r} cannot be given in --cfg-options, which take numbers, text, true, false, null '
-            'and lists of these; put it into a config file'
+            f'{place}: {name}: {value!r} cannot be given in --cfg-options, which take numbers, text, true, false, '
+            'null, and lists and mappings of these; put it into a config file'
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StudyError
-from .overrides import Reference, fill_references, render
+from .overrides import Reference, fill_references, quote, render
 from .study import ROOT, Row, Study
 
 TRAIN = ROOT / 'tools' / 'train.py'
@@ -159,14 +159,8 @@ class Run(WorkDir):
         Args:
             are_filled (bool): Whether files take the place of placeholders, where there are such files. Defaults to
                 True.
-
-        Raises:
-            StudyError: If a file's path cannot be given.
         """
-        paths = {name: str(path) for name, path in self.inputs().items() if path and are_filled}
-        for path in paths.values():
-            if any(character in path for character in ' ,[]()'):
-                raise StudyError(f'{path}: --cfg-options take no spaces, commas, brackets; choose another --work-root')
+        paths = {name: quote(str(path)) for name, path in self.inputs().items() if path and are_filled}
         options = {**self.row.overrides, 'randomness.seed': self.seed}
         values = [f'{key}={render(fill_references(value, paths))}' for key, value in options.items()]
         return [
