@@ -3,7 +3,7 @@
 A program holds a tile of rows of one head and walks over the in features. Cosine and sine of a tile are computed once;
 those of the angle's multiples follow by ``f(m + 1) = 2 cos(x) f(m) - f(m - 1)``, and each is multiplied with its
 slice of the weight on the matrix units, summing in float32. The backward pass computes them again, in one kernel for
-the input and one for the weight, whose programs walk their tiles in a fixed order and write partial sums that one
+the input and one for the weight, whose programs compute a group of waves at once, walk their tiles in a fixed order and write partial sums that one
 reduction joins: the gradients are the same bits in every run.
 
 Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``F`` in features, ``G`` frequencies, ``K`` features of
@@ -15,14 +15,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vik_mm.ops.dot_dtypes import DOT_DTYPES
+from vik_mm.ops.launch import Chip, Launch, chip_of, dot_constants, dot_dtype, quotient, reciprocal
 
 BLOCK_ROWS = 64
 BLOCK_IN = 32
+NUM_WARPS = 4
 MIN_COLUMNS = 16  # the matrix units take no side under 16
 MAX_OUT_FEATURES = 128
-# Programs of a head that walk its rows for the weight's gradient: enough for any GPU, few enough partial sums.
-NUM_WALKERS = 32
+BLOCK_WAVES = 4  # frequencies of a program for the weight's gradient
+# Programs that walk the rows for the weight's gradient, for each processor: enough to hide the loads' latency.
+WALKERS_PER_PROCESSOR = 8
 NO_BASE, SILU, IDENTITY = range(3)
 BASES = {'': NO_BASE, 'silu': SILU, 'identity': IDENTITY}
 
@@ -34,25 +36,61 @@ def fourier_kan_triton(x: Tensor, weight: Tensor, base_weight: Tensor | None, ba
     return _forward(x, table.float().contiguous(), base)
 
 
+# Sizes change with every image size; a kernel for each kind of number would be compiled again.
+_jit = triton.jit(
+    do_not_specialize=['num_rows', 'num_tiles', 'rows_of_head', 'rows_by', 'rows_shift', 'heads', 'walkers']
+)
+
+
 @triton.jit
-def _tile(ptr, head, rows, columns, num_rows, rows_of_head, heads, NUM: tl.constexpr):
+def _cos_sin(x):
+    """Cosine and sine in two dozen instructions and without a stack, for angles of any useful size.
+
+    The library's functions have a path for huge angles that takes a loop and memory. The angle's remainder from the
+    nearest multiple of pi / 2 goes through two short polynomials; their error is that of the last bit up to angles of
+    some thousands, and grows slowly from there.
+    """
+    shifted = x * 0.6366197723675814 + 12582912.0  # 1.5 * 2 ** 23: the last bits of the sum are the nearest integer
+    nearest = shifted - 12582912.0
+    r = x - nearest * 1.5703125  # pi / 2 in three parts, of few bits, so that the products are exact
+    r -= nearest * 4.837512969970703125e-4
+    r -= nearest * 7.54978995489188e-8
+    square = r * r
+    sin = ((-1.9515295891e-4 * square + 8.3321608736e-3) * square - 1.6666654611e-1) * square * r + r
+    cos = ((2.443315711809948e-5 * square - 1.388731625493765e-3) * square + 4.166664568298827e-2) * square * square
+    cos += 1.0 - 0.5 * square
+    quadrant = shifted.to(tl.int32, bitcast=True)
+    is_odd = (quadrant & 1) == 1
+    first, second = tl.where(is_odd, sin, cos), tl.where(is_odd, cos, sin)
+    return tl.where(((quadrant + 1) & 2) == 2, -first, first), tl.where((quadrant & 2) == 2, -second, second)
+
+
+@triton.jit
+def _sigmoid(x):
+    """Without a division, which takes a dozen instructions."""
+    root = tl.rsqrt(1 + tl.exp2(x * -1.4426950408889634))
+    return root * root
+
+
+@triton.jit
+def _tile(ptr, head, rows, columns, num_rows, rows_of_head, rows_by, rows_shift, heads, NUM: tl.constexpr):
     """Offsets and mask of a tile of ``[B, H, T, NUM]``; ``rows`` count the rows of one head through all images."""
-    image, row = rows // rows_of_head, rows % rows_of_head
-    start = ((image * heads + head).to(tl.int64) * rows_of_head + row) * NUM
+    image = quotient(rows, rows_by, rows_shift)
+    start = (rows + (image * (heads - 1) + head) * rows_of_head).to(tl.int64) * NUM
     return ptr + start[:, None] + columns[None, :], (rows < num_rows)[:, None] & (columns < NUM)[None, :]
 
 
 @triton.jit
-def _slice(table, head, k, columns, o, K: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr):
-    """Slice ``[columns, O]`` of the weight that belongs to feature ``k`` of a head, zero outside."""
-    mask = (columns < IN)[:, None] & (o < OUT)[None, :]
+def _slice(table, head, k, columns, K: tl.constexpr, IN: tl.constexpr, BLOCK_O: tl.constexpr):
+    """Slice ``[columns, BLOCK_O]`` of the packed weight that belongs to feature ``k`` of a head, zero outside."""
+    o = tl.arange(0, BLOCK_O)
     start = (head * K + k) * IN
-    return tl.load(table + (start + columns)[:, None] * OUT + o[None, :], mask=mask, other=0.0)
+    return tl.load(table + (start + columns)[:, None] * BLOCK_O + o[None, :], mask=(columns < IN)[:, None], other=0.0)
 
 
-@triton.jit
+@_jit
 def _forward_kernel(
-    x_ptr, out_ptr, table, num_rows, rows_of_head, heads,
+    x_ptr, out_ptr, table, num_rows, rows_of_head, rows_by, rows_shift, heads,
     IN: tl.constexpr, OUT: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BASE: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_O: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -63,28 +101,28 @@ def _forward_kernel(
     out = tl.zeros((BLOCK_R, BLOCK_O), tl.float32)
     for first in range(0, IN, BLOCK_F):
         columns = first + tl.arange(0, BLOCK_F)
-        address, mask = _tile(x_ptr, head, rows, columns, num_rows, rows_of_head, heads, IN)
+        address, mask = _tile(x_ptr, head, rows, columns, num_rows, rows_of_head, rows_by, rows_shift, heads, IN)
         x = tl.load(address, mask=mask, other=0.0).to(tl.float32)
-        cos, sin = tl.cos(x), tl.sin(x)
+        cos, sin = _cos_sin(x)
         twice, cos_before, sin_before = 2 * cos, tl.full(x.shape, 1.0, tl.float32), tl.zeros_like(x)
         for m in range(G):
-            w = _slice(table, head, m, columns, o, K, IN, OUT)
-            out = tl.dot(cos.to(DOT), w.to(DOT), out, input_precision=PRECISION)
-            w = _slice(table, head, G + m, columns, o, K, IN, OUT)
-            out = tl.dot(sin.to(DOT), w.to(DOT), out, input_precision=PRECISION)
+            w = _slice(table, head, m, columns, K, IN, BLOCK_O)
+            out = tl.dot(cos.to(DOT), w, out, input_precision=PRECISION)
+            w = _slice(table, head, G + m, columns, K, IN, BLOCK_O)
+            out = tl.dot(sin.to(DOT), w, out, input_precision=PRECISION)
             cos, cos_before = twice * cos - cos_before, cos
             sin, sin_before = twice * sin - sin_before, sin
         if BASE != 0:
-            w = _slice(table, head, K - 1, columns, o, K, IN, OUT)
-            base = x * tl.sigmoid(x) if BASE == 1 else x
-            out = tl.dot(base.to(DOT), w.to(DOT), out, input_precision=PRECISION)
-    address, mask = _tile(out_ptr, head, rows, o, num_rows, rows_of_head, heads, OUT)
+            w = _slice(table, head, K - 1, columns, K, IN, BLOCK_O)
+            base = x * _sigmoid(x) if BASE == 1 else x
+            out = tl.dot(base.to(DOT), w, out, input_precision=PRECISION)
+    address, mask = _tile(out_ptr, head, rows, o, num_rows, rows_of_head, rows_by, rows_shift, heads, OUT)
     tl.store(address, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@_jit
 def _backward_input_kernel(
-    grad_ptr, x_ptr, grad_x_ptr, table, num_rows, rows_of_head, heads,
+    grad_ptr, x_ptr, grad_x_ptr, table, num_rows, rows_of_head, rows_by, rows_shift, heads,
     IN: tl.constexpr, OUT: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BASE: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_O: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
@@ -93,87 +131,136 @@ def _backward_input_kernel(
     rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     columns = tl.program_id(2) * BLOCK_F + tl.arange(0, BLOCK_F)
     o = tl.arange(0, BLOCK_O)
-    address, mask = _tile(grad_ptr, head, rows, o, num_rows, rows_of_head, heads, OUT)
+    address, mask = _tile(grad_ptr, head, rows, o, num_rows, rows_of_head, rows_by, rows_shift, heads, OUT)
     grad = tl.load(address, mask=mask, other=0.0).to(DOT)
-    address, mask = _tile(x_ptr, head, rows, columns, num_rows, rows_of_head, heads, IN)
+    address, mask = _tile(x_ptr, head, rows, columns, num_rows, rows_of_head, rows_by, rows_shift, heads, IN)
     x = tl.load(address, mask=mask, other=0.0).to(tl.float32)
-    cos, sin = tl.cos(x), tl.sin(x)
+    cos, sin = _cos_sin(x)
     twice, cos_before, sin_before = 2 * cos, tl.full(x.shape, 1.0, tl.float32), tl.zeros_like(x)
     grad_x = tl.zeros_like(x)
     for m in range(G):
-        w = tl.trans(_slice(table, head, m, columns, o, K, IN, OUT)).to(DOT)
+        w = tl.trans(_slice(table, head, m, columns, K, IN, BLOCK_O))
         grad_x -= (m + 1) * sin * tl.dot(grad, w, input_precision=PRECISION)
-        w = tl.trans(_slice(table, head, G + m, columns, o, K, IN, OUT)).to(DOT)
+        w = tl.trans(_slice(table, head, G + m, columns, K, IN, BLOCK_O))
         grad_x += (m + 1) * cos * tl.dot(grad, w, input_precision=PRECISION)
         cos, cos_before = twice * cos - cos_before, cos
         sin, sin_before = twice * sin - sin_before, sin
     if BASE != 0:
-        w = tl.trans(_slice(table, head, K - 1, columns, o, K, IN, OUT)).to(DOT)
+        w = tl.trans(_slice(table, head, K - 1, columns, K, IN, BLOCK_O))
         grad_base = tl.dot(grad, w, input_precision=PRECISION)
-        sigmoid = tl.sigmoid(x)
+        sigmoid = _sigmoid(x)
         grad_x += grad_base * (sigmoid * (1 + x * (1 - sigmoid))) if BASE == 1 else grad_base
-    address, mask = _tile(grad_x_ptr, head, rows, columns, num_rows, rows_of_head, heads, IN)
+    address, mask = _tile(grad_x_ptr, head, rows, columns, num_rows, rows_of_head, rows_by, rows_shift, heads, IN)
     tl.store(address, grad_x.to(grad_x_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@_jit
 def _backward_weight_kernel(
-    grad_ptr, x_ptr, part_table, num_rows, num_tiles, rows_of_head, heads, walkers,
+    grad_ptr, x_ptr, part_table, num_tiles, walkers, num_rows, rows_of_head, rows_by, rows_shift, heads,
     IN: tl.constexpr, OUT: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BASE: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_O: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_G: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    k, head = tl.program_id(0) % K, tl.program_id(0) // K
-    walker = tl.program_id(1)
-    columns = tl.program_id(2) * BLOCK_F + tl.arange(0, BLOCK_F)
+    head, walker = tl.program_id(0) % heads, tl.program_id(0) // heads
+    columns = tl.program_id(1) * BLOCK_F + tl.arange(0, BLOCK_F)
+    first = tl.program_id(2) * BLOCK_G
     o = tl.arange(0, BLOCK_O)
-    total = tl.zeros((BLOCK_F, BLOCK_O), tl.float32)
+    frequencies = (1 + first + tl.arange(0, BLOCK_G)).to(tl.float32)
+    # The waves of a group lie one below the other, so that one product serves all.
+    total_cos = tl.zeros((BLOCK_G * BLOCK_F, BLOCK_O), tl.float32)
+    total_sin = tl.zeros((BLOCK_G * BLOCK_F, BLOCK_O), tl.float32)
+    total_base = tl.zeros((BLOCK_F, BLOCK_O), tl.float32)
     for tile in range(walker, num_tiles, walkers):
         rows = tile * BLOCK_R + tl.arange(0, BLOCK_R)
-        address, mask = _tile(grad_ptr, head, rows, o, num_rows, rows_of_head, heads, OUT)
+        address, mask = _tile(grad_ptr, head, rows, o, num_rows, rows_of_head, rows_by, rows_shift, heads, OUT)
         grad = tl.load(address, mask=mask, other=0.0).to(DOT)
-        address, mask = _tile(x_ptr, head, rows, columns, num_rows, rows_of_head, heads, IN)
+        address, mask = _tile(x_ptr, head, rows, columns, num_rows, rows_of_head, rows_by, rows_shift, heads, IN)
         x = tl.load(address, mask=mask, other=0.0).to(tl.float32)
-        if k < G:
-            feature = tl.cos((k + 1) * x)
-        elif k < 2 * G:
-            feature = tl.sin((k - G + 1) * x)
-        elif BASE == 1:
-            feature = x * tl.sigmoid(x)
-        else:
-            feature = x
-        total = tl.dot(tl.trans(feature).to(DOT), grad, total, input_precision=PRECISION)
-    mine = ((walker * heads + head) * K + k) * IN + columns
-    mask = (columns < IN)[:, None] & (o < OUT)[None, :]
-    tl.store(part_table + mine[:, None] * OUT + o[None, :], total, mask=mask)
+        cos, sin = _cos_sin(x[:, None, :] * frequencies[None, :, None])
+        cos = tl.trans(tl.reshape(cos.to(DOT), (BLOCK_R, BLOCK_G * BLOCK_F)))
+        sin = tl.trans(tl.reshape(sin.to(DOT), (BLOCK_R, BLOCK_G * BLOCK_F)))
+        total_cos = tl.dot(cos, grad, total_cos, input_precision=PRECISION)
+        total_sin = tl.dot(sin, grad, total_sin, input_precision=PRECISION)
+        if BASE != 0:
+            base = tl.zeros_like(x)
+            if first == 0:
+                base = x * _sigmoid(x) if BASE == 1 else x
+            total_base = tl.dot(tl.trans(base.to(DOT)), grad, total_base, input_precision=PRECISION)
+    part_table += (walker * heads + head).to(tl.int64) * (K * IN * OUT)
+    k = tl.arange(0, BLOCK_G * BLOCK_F)
+    wave, column = first + k // BLOCK_F, tl.program_id(1) * BLOCK_F + k % BLOCK_F
+    mask = ((wave < G) & (column < IN))[:, None] & (o < OUT)[None, :]
+    address = part_table + (wave * IN + column)[:, None] * OUT + o[None, :]
+    tl.store(address, total_cos, mask=mask)
+    tl.store(address + G * IN * OUT, total_sin, mask=mask)
+    if BASE != 0:
+        mask = (columns < IN)[:, None] & (o < OUT)[None, :] & (first == 0)
+        tl.store(part_table + ((K - 1) * IN + columns)[:, None] * OUT + o[None, :], total_base, mask=mask)
 
 
-def _settings(x: Tensor, table: Tensor, base: int) -> tuple[tuple[int, int, int], dict]:
-    """Work out the sizes and the compile-time arguments that all kernels share."""
-    num_images, num_heads, rows_of_head, num_in = x.shape
-    num_features, num_out = table.shape[1], table.shape[3]
-    constants = dict(
-        IN=num_in,
-        OUT=num_out,
-        G=(num_features - (base != NO_BASE)) // 2,
-        K=num_features,
-        BASE=base,
-        BLOCK_R=BLOCK_ROWS,
-        BLOCK_F=BLOCK_IN,
-        BLOCK_O=max(MIN_COLUMNS, triton.next_power_of_2(num_out)),
-        DOT=DOT_DTYPES[x.dtype],
-        PRECISION='tf32' if torch.backends.cuda.matmul.allow_tf32 else 'ieee',
-    )
-    return (num_images * rows_of_head, rows_of_head, num_heads), constants
+class _Problem:
+    """Sizes of a call, and the launches that it takes.
+
+    Args:
+        chip (Chip): Where the kernels run.
+        x (Tensor): ``[B, H, T, F]``, contiguous.
+        table (Tensor): ``[H, K, F, O]``.
+        base (int): One of :data:`BASES`.
+    """
+
+    def __init__(self, chip: Chip, x: Tensor, table: Tensor, base: int):
+        self.chip, self.x, self.table = chip, x, table
+        num_images, self.heads, rows_of_head, self.num_in = x.shape
+        num_features, num_out = table.shape[1], table.shape[3]
+        self.num_rows = num_images * rows_of_head
+        rows_by, rows_shift = reciprocal(max(1, rows_of_head))
+        self.sizes = dict(
+            num_rows=self.num_rows, rows_of_head=rows_of_head, rows_by=rows_by, rows_shift=rows_shift, heads=self.heads
+        )
+        self.num_waves = (num_features - (base != NO_BASE)) // 2
+        block_o = max(MIN_COLUMNS, triton.next_power_of_2(num_out))
+        self.constants = dict(
+            IN=self.num_in, OUT=num_out, G=self.num_waves, K=num_features, BASE=base,
+            BLOCK_R=BLOCK_ROWS, BLOCK_F=BLOCK_IN, BLOCK_O=block_o, **dot_constants(x),
+        )  # fmt: skip
+        self.tiles, self.columns = triton.cdiv(self.num_rows, BLOCK_ROWS), triton.cdiv(self.num_in, BLOCK_IN)
+
+    def _packed(self) -> Tensor:
+        """The table in the dtype of the products, its last dimension padded, so that loads are wide."""
+        padding = self.constants['BLOCK_O'] - self.table.shape[3]
+        return torch.nn.functional.pad(self.table.to(dot_dtype(self.x)), (0, padding))
+
+    def forward(self, out: Tensor) -> Launch:
+        """Prepare the forward pass."""
+        arguments = dict(x_ptr=self.x, out_ptr=out, table=self._packed(), **self.sizes)
+        return Launch(_forward_kernel, (self.tiles, self.heads), arguments, self.constants, NUM_WARPS, 1)
+
+    def backward_input(self, grad: Tensor, grad_x: Tensor) -> Launch:
+        """Prepare the gradient of the input."""
+        arguments = dict(grad_ptr=grad, x_ptr=self.x, grad_x_ptr=grad_x, table=self._packed(), **self.sizes)
+        grid = (self.tiles, self.heads, self.columns)
+        return Launch(_backward_input_kernel, grid, arguments, self.constants, NUM_WARPS, 1)
+
+    def backward_weight(self, grad: Tensor) -> tuple[Launch, Tensor]:
+        """Prepare the gradient of the table; also gives its partial sums."""
+        groups = triton.cdiv(self.num_waves, BLOCK_WAVES)
+        programs = WALKERS_PER_PROCESSOR * self.chip.processors
+        walkers = min(self.tiles, max(1, programs // (self.heads * self.columns * groups)))
+        part_table = self.table.new_empty(walkers, *self.table.shape)
+        arguments = dict(
+            grad_ptr=grad, x_ptr=self.x, part_table=part_table, num_tiles=self.tiles, walkers=walkers, **self.sizes
+        )
+        constants = dict(self.constants, BLOCK_G=BLOCK_WAVES)
+        grid = (walkers * self.heads, self.columns, groups)
+        return Launch(_backward_weight_kernel, grid, arguments, constants, NUM_WARPS, 1), part_table
 
 
 @torch.library.custom_op('vik_mm::fourier_kan_triton', mutates_args=())
 def _forward(x: Tensor, table: Tensor, base: int) -> Tensor:
     x = x.contiguous()
     out = x.new_empty(*x.shape[:3], table.shape[3])
-    sizes, constants = _settings(x, table, base)
     if out.numel():
-        _forward_kernel[(triton.cdiv(sizes[0], BLOCK_ROWS), x.shape[1])](x, out, table, *sizes, **constants)
+        _Problem(chip_of(x), x, table, base).forward(out).run()
     return out
 
 
@@ -186,17 +273,12 @@ def _(x, table, base):
 def _backward(grad_out: Tensor, x: Tensor, table: Tensor, base: int) -> tuple[Tensor, Tensor]:
     x, grad_out = x.contiguous(), grad_out.contiguous()
     grad_x = torch.empty_like(x)
-    sizes, constants = _settings(x, table, base)
     if not grad_out.numel():
         return grad_x, torch.zeros_like(table)
-    num_rows, rows_of_head, heads = sizes
-    num_tiles, columns = triton.cdiv(num_rows, BLOCK_ROWS), triton.cdiv(x.shape[3], BLOCK_IN)
-    _backward_input_kernel[(num_tiles, heads, columns)](grad_out, x, grad_x, table, *sizes, **constants)
-    walkers = min(num_tiles, NUM_WALKERS)
-    part_table = table.new_empty(walkers, *table.shape)
-    _backward_weight_kernel[(heads * table.shape[1], walkers, columns)](
-        grad_out, x, part_table, num_rows, num_tiles, rows_of_head, heads, walkers, **constants
-    )
+    problem = _Problem(chip_of(x), x, table, base)
+    problem.backward_input(grad_out, grad_x).run()
+    launch, part_table = problem.backward_weight(grad_out)
+    launch.run()
     return grad_x, part_table.sum(0)
 
 
