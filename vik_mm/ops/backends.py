@@ -34,13 +34,17 @@ class Backend(NamedTuple):
     reason: str
 
 
-def choose(x: Tensor, backend: str | None, obstacle: str | None) -> Backend:
+def choose(
+    x: Tensor, backend: str | None, obstacle: str | None, first_contact: Callable[[], str | None] = lambda: None
+) -> Backend:
     """Choose the backend of an operator.
 
     Args:
         x (Tensor): The operator's input.
         backend (str, optional): The backend asked for; None leaves the choice to this function.
         obstacle (str, optional): Why Triton cannot run, None where it can; see :func:`why_no_triton`.
+        first_contact (Callable): Called where Triton would run on a GPU; gives what is wrong with its kernels there, or
+            None; see :mod:`vik_mm.ops.first_contact`.
 
     Returns:
         Backend: ``(name, reason)``.
@@ -53,8 +57,10 @@ def choose(x: Tensor, backend: str | None, obstacle: str | None) -> Backend:
         raise ValueError(f'backend={backend!r} is unknown; choose one of {list(NAMES)}, or None for the default')
     if _is_exporting:
         return Backend('reference', "the model is being exported: other runtimes know PyTorch's operators alone")
+    if obstacle is None and backend in (None, 'triton') and is_on_gpu(x):
+        obstacle = first_contact()
     if backend is None:
-        if not x.is_cuda:
+        if not is_on_gpu(x):
             return Backend('chunked', 'the default on a CPU')
         if obstacle is None:
             return Backend('triton', 'the default on CUDA')
@@ -73,6 +79,11 @@ def reference_operators() -> Iterator[None]:
         yield
     finally:
         _is_exporting = before
+
+
+def is_on_gpu(x: Tensor) -> bool:
+    """Tell whether Triton's kernels are the default for ``x``."""
+    return x.is_cuda
 
 
 def why_no_triton(x: Tensor) -> str | None:

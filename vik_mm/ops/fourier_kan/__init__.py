@@ -1,8 +1,11 @@
 """Linear map of Fourier features, head by head: the operator at the heart of Kolmogorov-Arnold attention."""
 
+from functools import partial
+
 from torch import Tensor
 
 from vik_mm.ops.backends import HAS_TRITON, Backend, autocast_dtype, choose, why_no_triton
+from vik_mm.ops.first_contact import find_obstacle, wave
 
 from .chunked import fourier_kan_chunked
 from .reference import BASE_ACTIVATIONS, fourier_kan_reference
@@ -14,12 +17,35 @@ if HAS_TRITON:
     BACKENDS['triton'] = fourier_kan_triton
 
 
-def fourier_kan_backend(x: Tensor, weight: Tensor, backend: str | None = None) -> Backend:
-    """Tell which backend :func:`fourier_kan` runs on these tensors, and why; see :func:`vik_mm.ops.rbf_kan_backend`."""
+def fourier_kan_backend(
+    x: Tensor, weight: Tensor, backend: str | None = None, base_activation: str | None = None
+) -> Backend:
+    """Tell which backend :func:`fourier_kan` runs on these tensors, and why; see :func:`vik_mm.ops.rbf_kan_backend`.
+
+    Args:
+        x (Tensor): ``[B, H, T, F]``.
+        weight (Tensor): ``[H, 2 * G, F, O]``.
+        backend (str, optional): The backend asked for; None leaves the choice to this function. Defaults to None.
+        base_activation (str, optional): Of the base branch; None where there is none. Defaults to None.
+
+    Returns:
+        Backend: ``(name, reason)``.
+    """
     obstacle = why_no_triton(x)
     if obstacle is None and weight.shape[3] > MAX_OUT_FEATURES:
         obstacle = f'the kernels give at most {MAX_OUT_FEATURES} features, these are {weight.shape[3]}'
-    return choose(x, backend, obstacle)
+    return choose(x, backend, obstacle, partial(_check, x, (*weight.shape[1:], base_activation)))
+
+
+def _check(x: Tensor, sizes: tuple[int, int, int, str | None]) -> str | None:
+    plain, kernels = BACKENDS['reference'], BACKENDS['triton']
+    return find_obstacle('fourier_kan', x, autocast_dtype(x), sizes, _example, plain, kernels)
+
+
+def _example(num_waves: int, num_in: int, num_out: int, base_activation: str | None) -> list:
+    """Two heads, rows of more than one tile, the last one not full."""
+    base = wave(2, num_in, num_out) if base_activation else None
+    return [wave(2, 2, 35, num_in, scale=3.0), wave(2, num_waves, num_in, num_out), base, base_activation or 'silu']
 
 
 def fourier_kan(
@@ -66,5 +92,6 @@ def fourier_kan(
         raise ValueError(f'base_weight must be [H, F, O] = {expected}, got {tuple(base_weight.shape)}')
     if base_activation not in BASE_ACTIVATIONS:
         raise ValueError(f'base_activation={base_activation!r} is unknown; choose one of {sorted(BASE_ACTIVATIONS)}')
-    name = fourier_kan_backend(x, weight, backend).name
+    has_base = base_weight is not None
+    name = fourier_kan_backend(x, weight, backend, base_activation if has_base else None).name
     return BACKENDS[name](x.to(autocast_dtype(x)), weight, base_weight, base_activation)

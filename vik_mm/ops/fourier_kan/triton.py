@@ -3,8 +3,8 @@
 A program holds a tile of rows of one head and walks over the in features. Cosine and sine of a tile are computed once;
 those of the angle's multiples follow by ``f(m + 1) = 2 cos(x) f(m) - f(m - 1)``, and each is multiplied with its
 slice of the weight on the matrix units, summing in float32. The backward pass computes them again, in one kernel for
-the input and one for the weight, whose programs compute a group of waves at once, walk their tiles in a fixed order and write partial sums that one
-reduction joins: the gradients are the same bits in every run.
+the input and one for the weight, which takes a few waves at once. Its programs walk their tiles in a fixed order and
+write partial sums that one reduction joins: the gradients are the same bits in every run.
 
 Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``F`` in features, ``G`` frequencies, ``K`` features of
 each input (``2 G``, and one more for the base branch), ``O`` out features.
@@ -243,14 +243,16 @@ class _Problem:
 
     def backward_weight(self, grad: Tensor) -> tuple[Launch, Tensor]:
         """Prepare the gradient of the table; also gives its partial sums."""
-        groups = triton.cdiv(self.num_waves, BLOCK_WAVES)
+        # Without matrix units operands of products stay in registers, and fewer waves fit.
+        waves = 1 if self.constants['PRECISION'] == 'ieee' else BLOCK_WAVES
+        groups = triton.cdiv(self.num_waves, waves)
         programs = WALKERS_PER_PROCESSOR * self.chip.processors
         walkers = min(self.tiles, max(1, programs // (self.heads * self.columns * groups)))
         part_table = self.table.new_empty(walkers, *self.table.shape)
         arguments = dict(
             grad_ptr=grad, x_ptr=self.x, part_table=part_table, num_tiles=self.tiles, walkers=walkers, **self.sizes
         )
-        constants = dict(self.constants, BLOCK_G=BLOCK_WAVES)
+        constants = dict(self.constants, BLOCK_G=waves)
         grid = (walkers * self.heads, self.columns, groups)
         return Launch(_backward_weight_kernel, grid, arguments, constants, NUM_WARPS, 1), part_table
 

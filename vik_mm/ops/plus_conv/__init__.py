@@ -1,8 +1,11 @@
 """Depthwise convolution with a plus-shaped 3x3 kernel for each image: ViK's axis step in one pass over the map."""
 
+from functools import partial
+
 from torch import Tensor
 
 from vik_mm.ops.backends import HAS_TRITON, Backend, choose, why_no_triton
+from vik_mm.ops.first_contact import find_obstacle, wave
 
 from .chunked import plus_conv2d_chunked
 from .reference import plus_conv2d_reference
@@ -16,7 +19,17 @@ if HAS_TRITON:
 
 def plus_conv2d_backend(x: Tensor, backend: str | None = None) -> Backend:
     """Tell which backend :func:`plus_conv2d` runs on ``x``, and why; see :func:`vik_mm.ops.rbf_kan_backend`."""
-    return choose(x, backend, why_no_triton(x))
+    return choose(x, backend, why_no_triton(x), partial(_check, x))
+
+
+def _check(x: Tensor) -> str | None:
+    plain, kernels = BACKENDS['reference'], BACKENDS['triton']
+    return find_obstacle('plus_conv2d', x, x.dtype, (), _example, plain, kernels)
+
+
+def _example() -> list[Tensor]:
+    """Maps of more pixels than a program takes."""
+    return [wave(2, 2, 37, 33), wave(2, 2, 2, 3), wave(2, 2)]
 
 
 def plus_conv2d(x: Tensor, taps: Tensor, bias: Tensor, backend: str | None = None) -> Tensor:

@@ -1,8 +1,11 @@
 """Linear map of learned Gaussian features, the operator at the heart of ViK."""
 
+from functools import partial
+
 from torch import Tensor
 
 from vik_mm.ops.backends import HAS_TRITON, Backend, autocast_dtype, choose, why_no_triton
+from vik_mm.ops.first_contact import find_obstacle, wave
 
 from .chunked import patch_rbf_kan_chunked, rbf_kan_chunked
 from .reference import patch_rbf_kan_reference, rbf_kan_reference
@@ -40,7 +43,7 @@ def rbf_kan_backend(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, 
     _check(x, centers, widths, weight)
     if x.shape[-1] != centers.shape[0]:
         raise ValueError(f'x has {x.shape[-1]} features in its last dimension, centers are for {centers.shape[0]}')
-    return _choose(x, centers.shape[0], weight.shape[1], backend)
+    return _choose(x, centers, weight.shape[1], backend)
 
 
 def rbf_kan(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, backend: str | None = None) -> Tensor:
@@ -123,7 +126,7 @@ def patch_rbf_kan(
             f'a patch maps to a patch: weight must be [{weight.shape[0]}, {num_in}], base_weight [{num_in}, {num_in}], '
             f'base_bias [{num_in}], got {tuple(weight.shape)}, {tuple(base_weight.shape)}, {tuple(base_bias.shape)}'
         )
-    name = _choose(x, num_in, num_in, backend).name
+    name = _choose(x, centers, num_in, backend, patch_size).name
     return BACKENDS[name][1](x.to(autocast_dtype(x)), centers, widths, weight, base_weight, base_bias, patch_size)
 
 
@@ -138,8 +141,37 @@ def _check(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor):
         raise ValueError(f'weight must be [F * G, O] = [{centers.numel()}, O], got {tuple(weight.shape)}')
 
 
-def _choose(x: Tensor, num_in: int, num_out: int, backend: str | None) -> Backend:
+def _choose(x: Tensor, centers: Tensor, num_out: int, backend: str | None, patch_size: int = 0) -> Backend:
+    num_in, num_grids = centers.shape
     obstacle = why_no_triton(x)
     if obstacle is None and max(num_in, num_out) > MAX_TRITON_FEATURES:
         obstacle = f'the kernels take at most {MAX_TRITON_FEATURES} features, these are {num_in} in and {num_out} out'
-    return choose(x, backend, obstacle)
+    if patch_size:
+        is_whole = x.shape[2] % patch_size == 0 and x.shape[3] % patch_size == 0
+        check = partial(_check_patches, x, (patch_size, num_grids, is_whole))
+    else:
+        check = partial(_check_rows, x, (num_in, num_grids, num_out))
+    return choose(x, backend, obstacle, check)
+
+
+def _check_rows(x: Tensor, sizes: tuple[int, int, int]) -> str | None:
+    plain, kernels = BACKENDS['reference'][0], BACKENDS['triton'][0]
+    return find_obstacle('rbf_kan', x, autocast_dtype(x), sizes, _example_rows, plain, kernels)
+
+
+def _check_patches(x: Tensor, sizes: tuple[int, int, bool]) -> str | None:
+    plain, kernels = BACKENDS['reference'][1], BACKENDS['triton'][1]
+    return find_obstacle('patch_rbf_kan', x, autocast_dtype(x), sizes, _example_patches, plain, kernels)
+
+
+def _example_rows(num_in: int, num_grids: int, num_out: int) -> list[Tensor]:
+    """Rows of more than one tile, the last one not full."""
+    gaussians = [wave(num_in, num_grids, scale=2.0), wave(num_in, num_grids, scale=0.2, offset=0.6)]
+    return [wave(70, num_in, scale=1.5), *gaussians, wave(num_in * num_grids, num_out)]
+
+
+def _example_patches(patch_size: int, num_grids: int, is_whole: bool) -> list[Tensor | int]:
+    """Maps of 16 patches each."""
+    num_in, side = patch_size**2, 4 * patch_size - (not is_whole)
+    _, *parameters = _example_rows(num_in, num_grids, num_in)
+    return [wave(1, 5, side, side, scale=1.5), *parameters, wave(num_in, num_in), wave(num_in), patch_size]

@@ -64,7 +64,7 @@ def choose_settings(kernel: str, chip: Chip, dtype: torch.dtype, exact: bool, co
             backward_weight=Settings(16, 1 if wide else 2, 8, 1),
         )[kernel]
     if kernel == 'forward':
-        return Settings(64, 2, 8 if wide else 4, 1 if warpgroups else 2)
+        return Settings(32 if wide and dtype == torch.float32 else 64, 2, 8 if wide else 4, 1 if warpgroups else 2)
     if kernel == 'backward_input':
         return Settings(64 if narrow or (warpgroups and not wide) else 32, 2, 8 if wide else 4, 1)
     return Settings(32 if warpgroups and not wide else 16, 2 if wide else 8, 8, 1)
@@ -181,17 +181,15 @@ def _forward_kernel(
     x = tl.load(x_ptr + start[:, None] + _columns(width, BLOCK_F, SIDE)[None, :], mask=mask, other=0.0).to(tl.float32)
     f, o = tl.arange(0, BLOCK_F), tl.arange(0, BLOCK_O)
     out = tl.zeros((BLOCK_R, BLOCK_O), tl.float32)
-    for k in range(G + BASE):
-        inside = (f < IN) & (k < G)
-        a = tl.load(scale + k * IN + f, mask=inside, other=0.0)
-        b = tl.load(shift + k * IN + f, mask=inside, other=0.0)
-        w = tl.trans(_slice(table, k, BLOCK_O, BLOCK_F))
-        if k < G:
-            t = x * a[None, :] - b[None, :]
-            features = tl.exp2(-t * t)
-        else:
-            features = x * _sigmoid(x)
-        out = tl.dot(features.to(DOT), w, out, input_precision=PRECISION)
+    if BASE:
+        w = tl.trans(_slice(table, G, BLOCK_O, BLOCK_F))
+        out = tl.dot((x * _sigmoid(x)).to(DOT), w, out, input_precision=PRECISION)
+    for g in range(G):
+        a = tl.load(scale + g * IN + f, mask=f < IN, other=0.0)
+        b = tl.load(shift + g * IN + f, mask=f < IN, other=0.0)
+        t = x * a[None, :] - b[None, :]
+        w = tl.trans(_slice(table, g, BLOCK_O, BLOCK_F))
+        out = tl.dot(tl.exp2(-t * t).to(DOT), w, out, input_precision=PRECISION)
     if BASE:
         out += tl.load(bias + o, mask=o < OUT, other=0.0)[None, :]
         out += x  # in and out features are the patch's pixels
