@@ -2,8 +2,9 @@
 
     python tools/analysis_tools/kernel_resources.py --chips 80 90 --out docs/data/kernel_resources.csv
 
-Each row says what one kernel takes on one chip: registers and stack bytes (spilled registers) of a thread, shared memory
-of a block, the share of the chip's warps that run at once, and the instructions in the binary.
+Each row says what one kernel takes on one chip: registers and stack bytes (spilled registers) of a thread, shared
+memory of a block, the share of the chip's warps that run at once. For the RBF kernels also the instructions and the
+special functions (exponentials, reciprocal roots) for each row of the input, each counted as often as its loop runs.
 """
 
 import argparse
@@ -58,7 +59,7 @@ POINTERS = {torch.float32: '*fp32', torch.float16: '*fp16', torch.bfloat16: '*bf
 BINARIES = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin'
 FIELDS = [
     'kernel', 'case', 'dtype', 'chip', 'rows', 'warps', 'stages',
-    'registers', 'stack', 'shared', 'occupancy', 'instructions',
+    'registers', 'stack', 'shared', 'occupancy', 'instructions a row', 'special functions a row',
 ]  # fmt: skip
 
 
@@ -156,16 +157,44 @@ def occupancy(chip: int, registers: int, shared: int, warps: int) -> float:
     return blocks * warps / all_warps
 
 
+def instructions_per_row(assembly: str, launch: Launch) -> dict:
+    """Count a thread's instructions for a tile, those of the loop over Gaussians as often as it runs."""
+    instructions, labels = [], {}
+    for line in assembly.splitlines():
+        if label := re.match(r'\s*(\.L_x_\d+):', line):
+            labels[label[1]] = len(instructions)
+        elif instruction := re.match(r'\s*/\*[0-9a-f]{4,}\*/\s+(.*?);', line):
+            instructions.append(instruction[1])
+    loops = set()
+    for end, text in enumerate(instructions):
+        jump = re.search(r'\bBRA\b.*`\((\.L_x_\d+)\)', text)
+        start = labels.get(jump[1], end) if jump else end
+        if end - start > 8:  # the shortest are the trap behind the end
+            loops.add((start, end))
+    # The backward kernels have a loop over tiles outside of all others; what lies outside of it hardly counts.
+    tiles = 0 if launch.kernel is rbf_kan._forward_kernel else 1
+    times = {tiles: 1, tiles + 1: launch.constants['G']}
+    counts = [times.get(sum(start <= i <= end for start, end in loops), 0) for i in range(len(instructions))]
+    passes = launch.grid[1] if len(launch.grid) > 1 else 1  # over the input
+    share = 32 * launch.num_warps * passes / launch.constants['BLOCK_R']
+    special = sum(count for count, text in zip(counts, instructions) if 'MUFU' in text)
+    return {
+        'instructions a row': round(sum(counts) * share),
+        'special functions a row': round(special * share),
+    }
+
+
 def nvidia_resources(launch: Launch, chip: int) -> dict:
     compiled = compile_for(launch, GPUTarget('cuda', chip, 32))
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(compiled.asm['cubin'])
         file.flush()
         usage = re.search(r'REG:(\d+) STACK:(\d+)', run('cuobjdump', '-res-usage', file.name))
-        instructions = len(re.findall(r'^\s+/\*[0-9a-f]{4,}\*/\s+\S', run('nvdisasm', '-c', file.name), re.MULTILINE))
+        is_rbf = launch.kernel.__module__ == rbf_kan.__name__
+        counts = instructions_per_row(run('nvdisasm', '-c', file.name), launch) if is_rbf else {}
     registers, stack, shared = int(usage[1]), int(usage[2]), compiled.metadata.shared
     share = occupancy(chip, registers, shared, launch.num_warps)
-    return dict(registers=registers, stack=stack, shared=shared, occupancy=f'{share:.2f}', instructions=instructions)
+    return dict(registers=registers, stack=stack, shared=shared, occupancy=f'{share:.2f}', **counts)
 
 
 def amd_resources(launch: Launch) -> dict:

@@ -1,4 +1,4 @@
-"""What the Triton kernels of all operators share: the chip, a launch as data, cheap division; they alone import it.
+"""What the Triton kernels of all operators share: the chip, a launch as data, cheap arithmetic; only they import it.
 
 A launch is made by one function for each kernel, from tensors and a chip. The operators run it. The tests and
 ``tools/analysis_tools/kernel_resources.py`` compile the same launch for chips that are not there.
@@ -65,6 +65,14 @@ def dot_constants(x: Tensor) -> dict[str, Any]:
     return dict(DOT=_TRITON_DTYPES[dtype], PRECISION='tf32' if dtype != torch.float32 or allows_tf32 else 'ieee')
 
 
+def uses_matrix_units(chip: Chip, constants: dict[str, Any]) -> bool:
+    """Tell whether products run on matrix units; without them, operands take registers instead of shared memory.
+
+    Exact products of float32 do not, and Triton compiles none for chips before compute capability 8.0.
+    """
+    return constants['PRECISION'] != 'ieee' and chip.capability >= 80
+
+
 def reciprocal(divisor: int) -> tuple[int, int]:
     """Prepare a division for :func:`quotient`.
 
@@ -83,3 +91,10 @@ def quotient(n, multiplier, shift):
     """Divide ``n``, from 0 to 2 ** 31 - 1, in three instructions instead of some thirty; exact."""
     high = tl.umulhi(2 * n.to(tl.uint32), multiplier.to(tl.uint32))
     return (high >> shift.to(tl.uint32)).to(tl.int32)
+
+
+@triton.jit
+def sigmoid(x):
+    """Without a division, which takes a dozen instructions."""
+    root = tl.rsqrt(1 + tl.exp2(x * -1.4426950408889634))
+    return root * root

@@ -15,7 +15,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vik_mm.ops.launch import Chip, Launch, chip_of, dot_constants, dot_dtype, quotient, reciprocal
+from vik_mm.ops.launch import (
+    Chip,
+    Launch,
+    chip_of,
+    dot_constants,
+    dot_dtype,
+    quotient,
+    reciprocal,
+    sigmoid,
+    uses_matrix_units,
+)
 
 BLOCK_ROWS = 64
 BLOCK_IN = 32
@@ -66,13 +76,6 @@ def _cos_sin(x):
 
 
 @triton.jit
-def _sigmoid(x):
-    """Without a division, which takes a dozen instructions."""
-    root = tl.rsqrt(1 + tl.exp2(x * -1.4426950408889634))
-    return root * root
-
-
-@triton.jit
 def _tile(ptr, head, rows, columns, num_rows, rows_of_head, rows_by, rows_shift, heads, NUM: tl.constexpr):
     """Offsets and mask of a tile of ``[B, H, T, NUM]``; ``rows`` count the rows of one head through all images."""
     image = quotient(rows, rows_by, rows_shift)
@@ -114,7 +117,7 @@ def _forward_kernel(
             sin, sin_before = twice * sin - sin_before, sin
         if BASE != 0:
             w = _slice(table, head, K - 1, columns, K, IN, BLOCK_O)
-            base = x * _sigmoid(x) if BASE == 1 else x
+            base = x * sigmoid(x) if BASE == 1 else x
             out = tl.dot(base.to(DOT), w, out, input_precision=PRECISION)
     address, mask = _tile(out_ptr, head, rows, o, num_rows, rows_of_head, rows_by, rows_shift, heads, OUT)
     tl.store(address, out.to(out_ptr.dtype.element_ty), mask=mask)
@@ -148,8 +151,8 @@ def _backward_input_kernel(
     if BASE != 0:
         w = tl.trans(_slice(table, head, K - 1, columns, K, IN, BLOCK_O))
         grad_base = tl.dot(grad, w, input_precision=PRECISION)
-        sigmoid = _sigmoid(x)
-        grad_x += grad_base * (sigmoid * (1 + x * (1 - sigmoid))) if BASE == 1 else grad_base
+        slope = sigmoid(x)
+        grad_x += grad_base * (slope * (1 + x * (1 - slope))) if BASE == 1 else grad_base
     address, mask = _tile(grad_x_ptr, head, rows, columns, num_rows, rows_of_head, rows_by, rows_shift, heads, IN)
     tl.store(address, grad_x.to(grad_x_ptr.dtype.element_ty), mask=mask)
 
@@ -184,7 +187,7 @@ def _backward_weight_kernel(
         if BASE != 0:
             base = tl.zeros_like(x)
             if first == 0:
-                base = x * _sigmoid(x) if BASE == 1 else x
+                base = x * sigmoid(x) if BASE == 1 else x
             total_base = tl.dot(tl.trans(base.to(DOT)), grad, total_base, input_precision=PRECISION)
     part_table += (walker * heads + head).to(tl.int64) * (K * IN * OUT)
     k = tl.arange(0, BLOCK_G * BLOCK_F)
@@ -243,8 +246,7 @@ class _Problem:
 
     def backward_weight(self, grad: Tensor) -> tuple[Launch, Tensor]:
         """Prepare the gradient of the table; also gives its partial sums."""
-        # Without matrix units operands of products stay in registers, and fewer waves fit.
-        waves = 1 if self.constants['PRECISION'] == 'ieee' else BLOCK_WAVES
+        waves = BLOCK_WAVES if uses_matrix_units(self.chip, self.constants) else 1  # more would not fit
         groups = triton.cdiv(self.num_waves, waves)
         programs = WALKERS_PER_PROCESSOR * self.chip.processors
         walkers = min(self.tiles, max(1, programs // (self.heads * self.columns * groups)))

@@ -22,7 +22,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vik_mm.ops.launch import Chip, Launch, chip_of, dot_constants, dot_dtype, quotient, reciprocal
+from vik_mm.ops.launch import (
+    Chip,
+    Launch,
+    chip_of,
+    dot_constants,
+    dot_dtype,
+    quotient,
+    reciprocal,
+    sigmoid,
+    uses_matrix_units,
+)
 
 from .chunked import fold
 
@@ -40,7 +50,7 @@ class Settings(NamedTuple):
     num_stages: int
 
 
-def choose_settings(kernel: str, chip: Chip, dtype: torch.dtype, exact: bool, columns: int) -> Settings:
+def choose_settings(kernel: str, chip: Chip, constants: dict) -> Settings:
     """Choose how a kernel is launched: the most rows, and the most Gaussians a pass, that spill no registers.
 
     ``tests/test_ops/test_kernel_resources.py`` reads what came of it from the binaries.
@@ -48,23 +58,22 @@ def choose_settings(kernel: str, chip: Chip, dtype: torch.dtype, exact: bool, co
     Args:
         kernel (str): 'forward', 'backward_input' or 'backward_weight'.
         chip (Chip): Where it runs.
-        dtype (torch.dtype): Of the input.
-        exact (bool): Whether products of float32 are exact: no matrix unit multiplies then.
-        columns (int): Of the wider of the tiles of in and out features.
+        constants (dict): Its compile-time arguments.
 
     Returns:
         Settings: Rows, share, warps and stages.
     """
-    wide, narrow = columns > 64, columns < 64
+    columns = max(constants['BLOCK_F'], constants['BLOCK_O'])
+    wide, narrow, is_float = columns > 64, columns < 64, constants['DOT'] == tl.float32
     warpgroups = chip.capability in (90, 100, 103)  # their matrix units take operands from shared memory
-    if exact:
+    if not uses_matrix_units(chip, constants):
         return dict(
-            forward=Settings(16 if wide else 32, 2, 8, 1),
+            forward=Settings(32 if is_float and not wide else 16, 2, 8, 1),
             backward_input=Settings(16, 2, 8, 1),
             backward_weight=Settings(16, 1 if wide else 2, 8, 1),
         )[kernel]
     if kernel == 'forward':
-        return Settings(32 if wide and dtype == torch.float32 else 64, 2, 8 if wide else 4, 1 if warpgroups else 2)
+        return Settings(32 if wide and is_float else 64, 2, 8 if wide else 4, 1 if warpgroups else 2)
     if kernel == 'backward_input':
         return Settings(64 if narrow or (warpgroups and not wide) else 32, 2, 8 if wide else 4, 1)
     return Settings(32 if warpgroups and not wide else 16, 2 if wide else 8, 8, 1)
@@ -152,13 +161,6 @@ def _mask(
 
 
 @triton.jit
-def _sigmoid(x):
-    """Without a division, which takes a dozen instructions."""
-    root = tl.rsqrt(1 + tl.exp2(x * -1.4426950408889634))
-    return root * root
-
-
-@triton.jit
 def _slice(table, k, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Matrix ``k`` of a packed table ``[K, ROWS, COLUMNS]``."""
     row, column = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
@@ -183,7 +185,7 @@ def _forward_kernel(
     out = tl.zeros((BLOCK_R, BLOCK_O), tl.float32)
     if BASE:
         w = tl.trans(_slice(table, G, BLOCK_O, BLOCK_F))
-        out = tl.dot((x * _sigmoid(x)).to(DOT), w, out, input_precision=PRECISION)
+        out = tl.dot((x * sigmoid(x)).to(DOT), w, out, input_precision=PRECISION)
     for g in range(G):
         a = tl.load(scale + g * IN + f, mask=f < IN, other=0.0)
         b = tl.load(shift + g * IN + f, mask=f < IN, other=0.0)
@@ -261,8 +263,8 @@ def _backward_input_kernel(
         grad_x *= CONSTANT
         if BASE:
             grad_silu = tl.dot(_slice(table, G, BLOCK_F, BLOCK_O), grad.to(DOT), input_precision=PRECISION)
-            sigmoid = _sigmoid(x)
-            grad_x += grad_silu * sigmoid * (1 + x * (1 - sigmoid))
+            slope = sigmoid(x)
+            grad_x += grad_silu * slope * (1 + x * (1 - slope))
             grad_x += grad.to(tl.float32)
             sum_bias += tl.sum(grad.to(tl.float32), 1)
         address = grad_x_ptr + start[:, None] + columns[None, :]
@@ -329,7 +331,7 @@ def _backward_weight_kernel(
         if BASE:
             silu = tl.zeros_like(x)
             if first == 0:
-                silu = x * _sigmoid(x)
+                silu = x * sigmoid(x)
             total_base = tl.dot(tl.trans(silu.to(DOT)), grad.to(DOT), total_base, input_precision=PRECISION)
     part_table += walker * (G + BASE) * IN * OUT
     mask = exists[:, None] & (o < OUT)[None, :]
@@ -380,10 +382,6 @@ class _Problem:
             **dot_constants(x),
         )
 
-    def _settings(self, kernel: str) -> Settings:
-        exact = self.constants['PRECISION'] == 'ieee'
-        return choose_settings(kernel, self.chip, self.x.dtype, exact, max(self.block_f, self.block_o))
-
     def _packed(self, out_first: bool) -> Tensor:
         """The table in the dtype of the products, padded, so that loads are wide and need no mask; ``[K, ., .]``."""
         table = self.table.view(self.num_slices, self.num_in, self.num_out)
@@ -396,7 +394,7 @@ class _Problem:
 
     def forward(self, out: Tensor, bias: Tensor | None) -> Launch:
         """Prepare the forward pass."""
-        rows, _, num_warps, num_stages = self._settings('forward')
+        rows, _, num_warps, num_stages = choose_settings('forward', self.chip, self.constants)
         arguments = dict(
             x_ptr=self.x, out_ptr=out, scale=self.scale, shift=self.shift, table=self._packed(True), bias=bias
         )
@@ -406,7 +404,7 @@ class _Problem:
 
     def backward_input(self, grad: Tensor, grad_x: Tensor) -> tuple[Launch, Tensor, Tensor, Tensor]:
         """Prepare the gradient of the input; also gives partial sums of those of scale, shift and bias."""
-        rows, programs, num_warps, num_stages = self._settings('backward_input')
+        rows, programs, num_warps, num_stages = choose_settings('backward_input', self.chip, self.constants)
         num_tiles = triton.cdiv(self.num_rows, rows)
         walkers = min(num_tiles, programs * self.chip.processors)
         parts = [self.scale.new_empty(walkers, self.num_grids, self.num_in) for _ in range(2)]
@@ -423,7 +421,7 @@ class _Problem:
 
     def backward_weight(self, grad: Tensor) -> tuple[Launch, Tensor]:
         """Prepare the gradient of the table; also gives its partial sums."""
-        rows, group, num_warps, num_stages = self._settings('backward_weight')
+        rows, group, num_warps, num_stages = choose_settings('backward_weight', self.chip, self.constants)
         group = min(group, triton.next_power_of_2(self.num_grids))
         num_tiles = triton.cdiv(self.num_rows, rows)
         walkers = min(num_tiles, self.chip.processors)
