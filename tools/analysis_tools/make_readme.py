@@ -146,6 +146,54 @@ def csv_table(name: str) -> str:
     return markdown(header, rows)
 
 
+def kernel_rows(case: str) -> list[dict]:
+    """What ``kernel_resources.py`` read from the binaries of a case."""
+    with (ROOT / 'docs/data/kernel_resources.csv').open() as file:
+        return [row for row in csv.DictReader(file) if row['case'] == case]
+
+
+def kernels_table() -> str:
+    """What the compiled Triton kernels take on two chips."""
+    with (ROOT / 'docs/data/kernel_resources.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    cells = {}
+    for row in rows:
+        texts = cells.setdefault((row['case'], row['kernel'].replace('_', ', '), row['dtype']), {})
+        texts[row['chip']] = [row['registers'], row['stack'], row['shared'], f'{100 * float(row["occupancy"]):.0f} %']
+    body = [
+        [*key, *(f'{a} / {b}' for a, b in zip(texts['80'], texts['90'], strict=True))] for key, texts in cells.items()
+    ]
+    header = ['operator', 'kernel', 'dtype', 'registers', 'stack, bytes', 'shared memory, bytes', 'warps at once']
+    return markdown(header, body) + '\n\nEach cell: sm_80 / sm_90.'
+
+
+# Data sheets: bytes/s, products with TF32 and bfloat16 in multiply-adds/s, clocks of all processors together in a second.
+# The clock is that of the rate of products; in one of them a processor's threads take 128 instructions, 16 special ones.
+CHIPS = {
+    '80': ('A100', 2.04e12, dict(tf32=78e12, bf16=156e12), 108 * 1.41e9),
+    '90': ('H100', 3.35e12, dict(tf32=247e12, bf16=495e12), 132 * 1.83e9),
+}
+
+
+def roofline_table() -> str:
+    """What a row of the patch step takes, and the time in which two chips could do it at best."""
+    maps = dict(forward=2, backward_input=3, backward_weight=2)  # that are read or written once
+    padded = 9 * 64 * 64  # multiply-adds of a row: Gaussians and base branch, 49 columns padded to 64
+    body = []
+    for row in kernel_rows('rbf_kan patches 7x7'):
+        if row['dtype'] == 'fp32':
+            continue
+        name, bandwidth, products, clocks = CHIPS[row['chip']]
+        size = maps[row['kernel']] * 49 * (2 if row['dtype'] == 'bf16' else 4)
+        work = [padded, size, int(row['special functions a row']), int(row['instructions a row'])]
+        limits = [products[row['dtype']], bandwidth, 16 * clocks, 128 * clocks]
+        times = [1e9 * amount / limit for amount, limit in zip(work, limits, strict=True)]
+        cells = [f'{amount:,} / {time:.2f}' for amount, time in zip(work, times, strict=True)]
+        body.append([name, row['dtype'], row['kernel'].replace('_', ', '), *cells, f'{max(times):.2f}'])
+    header = ['chip', 'dtype', 'kernel', 'multiply-adds', 'bytes', 'special functions', 'instructions', 'ns a row']
+    return markdown(header, body) + "\n\nEach cell: amount for a row / time in ns at the chip's limit."
+
+
 def environments_table(_) -> str:
     """What the suite ran in; ``.ci/matrix`` writes the rows."""
     with (ROOT / 'docs/data/environments.csv').open() as file:
@@ -167,6 +215,8 @@ TABLES = dict(
     commands=commands,
     bench=lambda _: bench_table('release'),
     operator=lambda _: bench_table('operator'),
+    kernels=lambda _: kernels_table(),
+    roofline=lambda _: roofline_table(),
     scaling=lambda _: bench_table('scaling'),
     peers=lambda _: bench_table('peers'),
     downstream=lambda _: bench_table('downstream'),

@@ -75,7 +75,9 @@ def choose_settings(kernel: str, chip: Chip, constants: dict) -> Settings:
     if kernel == 'forward':
         return Settings(32 if wide and is_float else 64, 2, 8 if wide else 4, 1 if warpgroups else 2)
     if kernel == 'backward_input':
-        return Settings(64 if narrow or (warpgroups and not wide) else 32, 2, 8 if wide else 4, 1)
+        # Masks of patches that the border cuts take registers too.
+        fits = narrow or (warpgroups and not wide and (constants['WHOLE'] or not constants['SIDE']))
+        return Settings(64 if fits else 32, 2, 8 if wide else 4, 1)
     return Settings(32 if warpgroups and not wide else 16, 2 if wide else 8, 8, 1)
 
 
