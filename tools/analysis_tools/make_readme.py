@@ -167,8 +167,8 @@ def kernels_table() -> str:
     return markdown(header, body) + '\n\nEach cell: sm_80 / sm_90.'
 
 
-# Data sheets: bytes/s, products with TF32 and bfloat16 in multiply-adds/s, clocks of all processors together in a second.
-# The clock is that of the rate of products; in one of them a processor's threads take 128 instructions, 16 special ones.
+# Data sheets: bytes/s, multiply-adds/s with TF32 and with bfloat16, clocks/s of all processors together, at the clock
+# of the rate of products. In a clock, a processor's threads take 128 instructions, 16 of them special functions.
 CHIPS = {
     '80': ('A100', 2.04e12, dict(tf32=78e12, bf16=156e12), 108 * 1.41e9),
     '90': ('H100', 3.35e12, dict(tf32=247e12, bf16=495e12), 132 * 1.83e9),
