@@ -5,10 +5,12 @@ import io
 import os
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 
 pytestmark = pytest.mark.triton
 
@@ -18,6 +20,8 @@ FEW_BYTES = 64  # of stack, a thread
 
 def compile_kernels(root, *arguments):
     """In a process of its own: under the interpreter, which this one has, nothing is compiled."""
+    if Version(metadata.version('triton')) < Version('3.8'):
+        pytest.skip('needs Triton 3.8: the launch settings were chosen by what it compiles')
     environment = {key: value for key, value in os.environ.items() if key != 'TRITON_INTERPRET'}
     environment['PYTHONPATH'] = str(root)
     tool = root / 'tools' / 'analysis_tools' / 'kernel_resources.py'
