@@ -246,15 +246,18 @@ class _Problem:
 
     def backward_weight(self, grad: Tensor) -> tuple[Launch, Tensor]:
         """Prepare the gradient of the table; also gives its partial sums."""
-        waves = BLOCK_WAVES if uses_matrix_units(self.chip, self.constants) else 1  # more would not fit
+        # Without matrix units the operands of products take registers: no more of them fit.
+        fits = uses_matrix_units(self.chip, self.constants)
+        rows, waves = (BLOCK_ROWS, BLOCK_WAVES) if fits else (BLOCK_ROWS // 2, 1)
+        tiles = triton.cdiv(self.num_rows, rows)
         groups = triton.cdiv(self.num_waves, waves)
         programs = WALKERS_PER_PROCESSOR * self.chip.processors
-        walkers = min(self.tiles, max(1, programs // (self.heads * self.columns * groups)))
+        walkers = min(tiles, max(1, programs // (self.heads * self.columns * groups)))
         part_table = self.table.new_empty(walkers, *self.table.shape)
         arguments = dict(
-            grad_ptr=grad, x_ptr=self.x, part_table=part_table, num_tiles=self.tiles, walkers=walkers, **self.sizes
+            grad_ptr=grad, x_ptr=self.x, part_table=part_table, num_tiles=tiles, walkers=walkers, **self.sizes
         )
-        constants = dict(self.constants, BLOCK_G=waves)
+        constants = dict(self.constants, BLOCK_R=rows, BLOCK_G=waves)
         grid = (walkers * self.heads, self.columns, groups)
         return Launch(_backward_weight_kernel, grid, arguments, constants, NUM_WARPS, 1), part_table
 
