@@ -54,9 +54,10 @@ def run(args):
         model = build_model(cfg)
         load_weights(model, unwrap_state_dict(checkpoint, prefer_ema=False)[0])
         classes = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
-        meta = export(model, args.out, args.format, args.part, args.dtype, classes)
-    except ImportError as error:
-        sys.exit(f'error: --format {args.format} needs {error.name}: pip install vik_mm[export]')
+        try:
+            meta = export(model, args.out, args.format, args.part, args.dtype, classes)
+        except ModuleNotFoundError as error:
+            sys.exit(f'error: --format {args.format} needs {error.name}: pip install vik_mm[export]')
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
     print(f'{args.out}: {args.part} for {meta["task"]}, {args.dtype}, differs by at most {meta["max_difference"]:.2g}')

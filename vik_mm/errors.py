@@ -2,4 +2,4 @@
 
 
 class BadInputError(ValueError):
-    """A file that a run cannot use; the message names it and what to do. Tools print the message alone."""
+    """A file that a run cannot use; the message names it and what to do. Tools print only the message."""

@@ -27,7 +27,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument('config', help='config file, or e.g. mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
     parser.add_argument(
-        '--safe-config', action='store_true', help='refuse a config that could run code: JSON or YAML alone'
+        '--safe-config', action='store_true', help='refuse a config that could run code; takes only JSON or YAML'
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE', help='override values of the config'

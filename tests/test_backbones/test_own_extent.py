@@ -1,5 +1,7 @@
 """An image's features do not depend on the images beside it in the batch."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -130,6 +132,16 @@ def test_one_compiled_graph_serves_images_of_all_sizes(make_vik, images):
     assert len(graphs) == 1
     for one, other in zip(got, expected):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_copy_of_a_compiled_backbone_computes_with_its_own_weights(make_vik, images):
+    model = build(make_vik, ignore_padding=True).eval()
+    model.compile(backend='eager')
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.zero_()
+        assert all(map_.abs().sum() == 0 for map_ in copied(padded(images)))
 
 
 def test_a_traced_model_takes_the_whole_input_for_content(make_vik):

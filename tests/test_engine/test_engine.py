@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import OPTIM_WRAPPERS
 
+from vik_mm.compat.checkpoints import runner_classes
 from vik_mm.engine import (
     CompileHook,
     add_compilation,
@@ -234,6 +235,13 @@ class TestRunnerCheckpoints:
         log = read_checkpoint(path)['message_hub']['log']
         assert log.mean() == 2
         assert log.statistics('max') == 3
+
+    def test_what_was_allowed_before_stays_allowed(self, tmp_path):
+        path = tmp_path / 'run.pth'
+        torch.save(dict(state_dict=dict(w=torch.ones(1)), message_hub=HistoryBuffer([1.0], [1])), path)
+        with torch.serialization.safe_globals(runner_classes()):
+            read_checkpoint(path)
+            torch.load(path, weights_only=True)
 
     @pytest.mark.parametrize('target', [(torch.Tensor, 'numpy'), (HistoryBuffer, '__init__')], ids=str)
     def test_getattr_reaches_nothing_else(self, tmp_path, target):

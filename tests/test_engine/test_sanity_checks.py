@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement, PixelData
 
 from vik_mm.datasets.summary import summarise
 from vik_mm.engine import SanityCheckHook, check_datasets
-from vik_mm.engine.damaged_files import GuardedPipeline
+from vik_mm.engine.damaged_files import DamageReport, GuardedPipeline
 from vik_mm.errors import BadInputError
 
 
@@ -94,7 +94,7 @@ def test_each_data_set_within_wrappers_has_its_lines(images, monkeypatch):
     lines = []
     monkeypatch.setattr('vik_mm.engine.sanity_check_hook.print_log', lambda line, **_: lines.append(line))
     loader = SimpleNamespace(dataset=dataset)
-    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), train_dataloader=loader, val_loop=None)
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1), train_dataloader=loader, val_loop=None, register_hook=print)
     SanityCheckHook().before_train(runner)
     assert lines == [f'train: 8 images, 2 classes ({images}/)', 'train: left out: nothing'] * 2
 
@@ -178,8 +178,22 @@ class Compute:
         return data
 
 
+class Images:
+    test_mode = False
+
+    def __init__(self, size):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def get_data_info(self, sample):
+        return {}
+
+
 def guard(size, max_damaged=0.01, test_mode=False, transforms=(Load, Compute)):
-    dataset = type('Images', (), dict(test_mode=test_mode, __len__=lambda self: size))()
+    dataset = Images(size)
+    dataset.test_mode = test_mode
     return GuardedPipeline(Compose([make() for make in transforms]), dataset, max_damaged)
 
 
@@ -220,6 +234,18 @@ class TestDamagedFiles:
         assert not pipeline.is_damaged.any()
         assert pipeline(dict(img_path='damaged', sample_idx=1)) is None
 
+    def test_a_pipeline_that_a_hook_puts_in_its_place_is_guarded_again(self):
+        dataset, report = Images(200), DamageReport()
+        dataset.pipeline = Compose([Load()])
+        report.watch(dataset, 0.01)
+        assert dataset.pipeline(dict(img_path='damaged', sample_idx=0)) is None
+        dataset.pipeline = Compose([Load()])  # as PipelineSwitchHook and SwitchRecipeHook do
+        report.update()
+        report.guard_again()
+        assert dataset.pipeline(dict(img_path='damaged', sample_idx=1)) is None
+        with pytest.raises(BadInputError, match='more than 2 of 200'):
+            dataset.pipeline(dict(img_path='damaged', sample_idx=2))
+
     def test_a_loader_of_a_users_own_is_known_by_its_place(self):
         class Own(Load):
             pass
@@ -248,6 +274,20 @@ class TestBatches:
             hook.before_train_iter(None, 0, self.batch(255, 255))
         with pytest.raises(BadInputError, match='every pixel of the first 10 batches is ignored'):
             hook.before_train_iter(None, 0, self.batch(255, 255))
+
+    def test_labels_of_another_process_are_enough(self, hook, monkeypatch):
+        agreed = []
+        monkeypatch.setattr(f'{SanityCheckHook.__module__}.all_reduce', lambda least, _: agreed.append(least.fill_(9)))
+        for _ in range(30):
+            hook.before_train_iter(None, 0, self.batch(255, 255))
+        assert len(agreed) == 1
+
+    def test_processes_with_labels_agree_too_and_none_waits_for_another(self, hook, monkeypatch):
+        agreed = []
+        monkeypatch.setattr(f'{SanityCheckHook.__module__}.all_reduce', lambda least, _: agreed.append(int(least)))
+        for k in range(30):
+            hook.before_train_iter(None, 0, self.batch(*((0, 255) if k == 4 else (255, 255))))
+        assert agreed == [9]
 
     def test_batches_without_a_label_are_legal_once_one_had_some(self, hook):
         hook.before_train_iter(None, 0, self.batch(0, 255))

@@ -49,12 +49,15 @@ def test_a_loader_process_outlives_both():
         signal.alarm(60)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)  # not its parent's
+        signal.signal(signal.SIGUSR1, lambda *_: os.write(ready, b'.'))
         os.write(ready, b'.')
         while True:
             signal.pause()
     os.read(is_ready, 1)
-    for name, is_gone in (('SIGINT', False), ('SIGTERM', True)):
+    for name in ('SIGINT', 'SIGHUP'):
         os.kill(child, getattr(signal, name))
-        pid, status = os.waitpid(child, 0 if is_gone else os.WNOHANG)
-        assert bool(pid) == is_gone
+        os.kill(child, signal.SIGUSR1)
+        assert os.read(is_ready, 1) == b'.', f'{name} has ended it'
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
     assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0

@@ -150,6 +150,14 @@ class TestLock:
             assert json.loads((tmp_path / LOCK).read_text())['pid'] == os.getpid()
         assert not (tmp_path / LOCK).exists()
 
+    def test_a_lock_file_that_cannot_be_opened_is_named_to_all_processes(self, tmp_path, monkeypatch):
+        told = []
+        monkeypatch.setattr(f'{lock_work_dir.__module__}.broadcast_object_list', told.extend)
+        (tmp_path / LOCK).mkdir()
+        with pytest.raises(BadInputError, match='training.lock cannot be written'), lock_work_dir(tmp_path):
+            pass
+        assert 'choose another --work-dir' in told[0]
+
     def test_loader_processes_that_outlive_a_training_do_not_hold_its_lock(self, tmp_path):
         stop = multiprocessing.get_context('fork').Event()
         with lock_work_dir(tmp_path):
@@ -250,4 +258,4 @@ default_hooks.update(checkpoint=dict(type='CheckpointHook', interval=1, max_keep
     code, text = call_tool(
         'train.py', make_config('classification', more.format(epochs=1)), '--work-dir', tmp_path / 'two'
     )
-    assert 'holds 2 checkpoints of another run' in text and (tmp_path / 'two' / 'epoch_3.pth').exists()
+    assert 'holds checkpoints of another run (' in text and (tmp_path / 'two' / 'epoch_3.pth').exists()

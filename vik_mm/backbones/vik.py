@@ -336,6 +336,12 @@ class ViK(BaseBackbone):
         else:
             super().compile(*args, **kwargs)
 
+    def __getstate__(self):
+        """Leave out what is compiled: in a copy it would compute with the weights of the original."""
+        state = super().__getstate__()
+        state.pop('_compute_maps', None)
+        return state
+
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``, where it has one.
 

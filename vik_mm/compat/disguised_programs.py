@@ -46,7 +46,7 @@ def refuse_programs(file: str | os.PathLike | BinaryIO) -> None:
 
 def have_torch_load_refuse_programs() -> None:
     """Have ``torch.load`` of this process refuse what :func:`refuse_programs` refuses, where it does not by itself."""
-    if TorchVersion(torch.__version__) < (2, 6) and not hasattr(torch.load, '__wrapped__'):
+    if TorchVersion(torch.__version__) < (2, 6) and not getattr(torch.load, 'refuses_programs', False):
         torch.load = _refusing(torch.load)
 
 
@@ -56,4 +56,5 @@ def _refusing(load):
         refuse_programs(f)
         return load(f, *arguments, **options)
 
+    refuse_and_load.refuses_programs = True
     return refuse_and_load

@@ -91,7 +91,7 @@ class CocoFile:
         self.boxes = np.full((len(annotations), 4), np.nan)
         self.boxes[read] = self._boxes([annotations[k] for k in read])
         self.areas = np.full(len(annotations), np.nan)
-        # It computes with the area of those alone whose box meets the image.
+        # It computes only with the area of those whose box meets the image.
         read = np.flatnonzero(self._overlap() > 0)
         self.areas[read] = self._areas([annotations[k] for k in read])
 

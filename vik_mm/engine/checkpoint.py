@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pickle
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[
         else:
             refuse_programs(path)
             # timm stores the command line with its weights: plain data.
-            with torch.serialization.safe_globals([argparse.Namespace, *runner_classes()]):
+            with _allowed(argparse.Namespace, *runner_classes()):
                 checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, *_DAMAGE) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -91,6 +92,12 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[
         raise BadInputError(f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dict of weights')
     _check_sizes(path, checkpoint)
     return checkpoint
+
+
+def _allowed(*kinds) -> AbstractContextManager:
+    """Let ``torch.load`` make these meanwhile; PyTorch would forbid afterwards what was allowed before, too."""
+    allowed = set(torch.serialization.get_safe_globals())
+    return torch.serialization.safe_globals([kind for kind in kinds if kind not in allowed])
 
 
 def check_digest(path: str | os.PathLike) -> None:
@@ -119,7 +126,7 @@ def read_meta(path: str | os.PathLike) -> dict[str, Any]:
         dict[str, Any]: Its ``meta``; empty where it has none, cannot be read, or cannot be resumed from.
     """
     try:
-        with torch.serialization.safe_globals(runner_classes()):
+        with _allowed(*runner_classes()):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=True)
         meta, is_whole = checkpoint['meta'], 'message_hub' in checkpoint
         return meta if is_whole and isinstance(meta['epoch'], int) and isinstance(meta['iter'], int) else {}

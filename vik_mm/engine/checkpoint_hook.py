@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 from vik_mm.compat.atomic_files import remove_unfinished, write_atomically
+from vik_mm.datasets.wording import enumerate_some
 from vik_mm.errors import BadInputError
 
 from .work_dir import RECORD, list_checkpoints
@@ -144,7 +145,7 @@ class AtomicCheckpointHook(CheckpointHook):
         names = [path.name for path in list_checkpoints([self.out_dir])]
         if names:
             print_log(
-                f'{self.out_dir} holds {len(names)} checkpoints of another run ({", ".join(names[:3])}, ...): this run '
+                f'{self.out_dir} holds checkpoints of another run ({enumerate_some(names, 3)}): this run '
                 'starts fresh and replaces those of the same names. To go on with that run, stop this one and use '
                 '--resume',
                 logger='current',

@@ -174,7 +174,7 @@ class _Check:
         rest = path[1:]
         places = [_join((*place, *rest)) for place in places]
         remedy = f'set {_list(places)}' if places else 'its value stands nowhere that is read'
-        self.errors.append(f'{_join(path)} would change nothing: {key} is a name of the config file alone; {remedy}')
+        self.errors.append(f'{_join(path)} would change nothing: only the config file uses {key}; {remedy}')
         return False
 
     def _no_such(self, parent: Path, key: str, path: Path, keys: Keys) -> str:

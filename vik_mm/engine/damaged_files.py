@@ -23,9 +23,11 @@ class GuardedPipeline:
         max_damaged (float): Share of the data set whose files may fail to load; such a sample is None, for which data
             sets of training take another. One may, if the share is not 0, however small the data set. Of a data set in
             test mode none may: scores of fewer images are others.
+        before (GuardedPipeline, optional): The guarded pipeline that this one replaces; what it found damaged counts.
+            Defaults to None.
     """
 
-    def __init__(self, pipeline, dataset, max_damaged: float):
+    def __init__(self, pipeline, dataset, max_damaged: float, before: 'GuardedPipeline | None' = None):
         self.pipeline = _guard(pipeline, is_first=True)
         self.max_damaged, self.is_training = max_damaged, not dataset.test_mode
         self.limit = 0
@@ -33,7 +35,8 @@ class GuardedPipeline:
             # At least one image must be left to take the place of another.
             self.limit = max(int(max_damaged * len(dataset)), min(1, len(dataset) - 1))
         # In memory that the loader's processes share with this one.
-        self.is_damaged = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()
+        fresh = torch.zeros(len(dataset), dtype=torch.bool)
+        self.is_damaged = fresh.share_memory_() if before is None else before.is_damaged
 
     def __getattr__(self, name):
         if name.startswith('__') or name == 'pipeline':
@@ -76,22 +79,29 @@ class DamageReport:
     def __init__(self):
         self._guarded: list = []
 
-    def watch(self, dataset) -> None:
-        """Take up a data set whose pipeline is guarded."""
-        self._guarded.append((dataset, torch.zeros_like(dataset.pipeline.is_damaged)))
+    def watch(self, dataset, max_damaged: float) -> None:
+        """Guard the pipeline of a data set, and take it up."""
+        dataset.pipeline = guard = GuardedPipeline(dataset.pipeline, dataset, max_damaged)
+        self._guarded.append((dataset, guard, torch.zeros_like(guard.is_damaged)))
+
+    def guard_again(self) -> None:
+        """Guard pipelines that a hook has put into the place of guarded ones."""
+        for dataset, guard, _ in self._guarded:
+            if not isinstance(dataset.pipeline, GuardedPipeline):
+                dataset.pipeline = GuardedPipeline(dataset.pipeline, dataset, guard.max_damaged, guard)
 
     def update(self) -> None:
-        """Log the files that are new; errors are what all processes log, not the main one alone."""
-        for dataset, known in self._guarded:
-            for sample in (dataset.pipeline.is_damaged & ~known).nonzero().flatten().tolist():
+        """Log the files that are new; errors are what all processes log, not only the main one."""
+        for dataset, guard, known in self._guarded:
+            for sample in (guard.is_damaged & ~known).nonzero().flatten().tolist():
                 known[sample] = True
                 name = dataset.get_data_info(sample).get('img_path', f'sample {sample}')
                 print_log(f'{name} is damaged; another image takes its place', logger='current', level=logging.ERROR)
 
     def summarise(self) -> None:
         """Log how many there were, counted over all processes."""
-        for dataset, _ in self._guarded:
-            flags = dataset.pipeline.is_damaged.to(torch.uint8, copy=True)
+        for _, guard, _ in self._guarded:
+            flags = guard.is_damaged.to(torch.uint8, copy=True)
             all_reduce(flags, 'max')
             if count := int(flags.sum()):
                 print_log(

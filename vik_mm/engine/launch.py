@@ -46,7 +46,7 @@ def load_config(
             ``work_dirs/<name of the config>``. Defaults to None.
         backbone (str, optional): What :func:`vik_mm.swap_backbone` puts into the config before ``options`` apply.
             Defaults to None.
-        is_safe (bool): Whether to read JSON and YAML alone, by :func:`read_safe_config`. Defaults to False.
+        is_safe (bool): Whether to read only JSON and YAML, by :func:`read_safe_config`. Defaults to False.
 
     Returns:
         Config: The config, with ``work_dir`` set.

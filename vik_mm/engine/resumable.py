@@ -1,7 +1,7 @@
 """Training that goes on, after any interruption, as if there had been none.
 
 MMEngine restores weights, optimizer, schedulers and averages. What is random it does not: a run that goes on sees other
-crops, another mixup, other dropout, and in the middle of an epoch the wrong images. Here nothing random has a past.
+crops, another mixup, other dropout, and in the middle of an epoch the wrong images. Here every random draw is reseeded.
 Iteration ``i`` starts from seeds made of the run's seed and ``i``, the ``k``-th sample of a process from seeds made of
 the run's seed, the process and ``k``; so there is no random state to restore, and it does not matter how many workers
 load the data.

@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable, Iterator
 
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+import torch
+from mmengine.dist import all_reduce, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
@@ -52,11 +53,12 @@ class SanityCheckHook(Hook):
         self._report = DamageReport()
         self._checked: list = []
         self._orders: dict[str, list[str]] = {}
-        self._ignored_batches: int | None = 0  # None as soon as a batch has had a label
+        self._batches, self._ignored_batches = 0, 0  # of label maps, at the beginning
         check_while_reading()
 
     def before_train(self, runner):
         """Check the training set and, before time goes into training, the validation set; the loaders exist by now."""
+        runner.register_hook(_GuardHook(self._report))
         self._check_loader(runner, runner.train_dataloader, 'train')
         if hasattr(runner.val_loop, 'dataloader'):
             self._check_loader(runner, runner.val_dataloader, 'val')
@@ -78,16 +80,22 @@ class SanityCheckHook(Hook):
         if own and not set(own) & {name.removeprefix('module.') for name in names}:
             raise BadInputError(
                 f'nothing in the checkpoint fits the model: it has {", ".join(names[:3])}, ..., the model has '
-                f'{", ".join(own[:3])}, ...; to load a backbone alone, set model.backbone.init_cfg with a prefix'
+                f'{", ".join(own[:3])}, ...; to load only a backbone, set model.backbone.init_cfg with a prefix'
             )
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         """Check the labels of a batch, still on the CPU: a GPU would say 'device-side assert'."""
         has_labels = _check_labels(data_batch, self._num_classes, self._ignore_index)
-        if self._ignored_batches is None or has_labels is None:
+        if self._batches == _PATIENCE or has_labels is None:
             return
-        self._ignored_batches = None if has_labels else self._ignored_batches + 1
-        if self._ignored_batches == _PATIENCE:
+        self._batches += 1
+        self._ignored_batches += not has_labels
+        if self._batches < _PATIENCE:
+            return
+        # All processes come here after the same iteration, and only labels that none of them has had end the run.
+        least = torch.tensor(self._ignored_batches)
+        all_reduce(least, 'min')
+        if int(least) == _PATIENCE:
             raise BadInputError(
                 f'every pixel of the first {_PATIENCE} batches is ignored (label {self._ignore_index}): there is '
                 'nothing to learn; look at the label maps, reduce_zero_label, and the crops of the pipeline'
@@ -117,8 +125,7 @@ class SanityCheckHook(Hook):
             _check_classes(dataset, self._num_classes)
             self._report_on(dataset, split)
             if not isinstance(dataset.pipeline, GuardedPipeline):
-                dataset.pipeline = GuardedPipeline(dataset.pipeline, dataset, self.max_damaged)
-                self._report.watch(dataset)
+                self._report.watch(dataset, self.max_damaged)
         self._checked.append(loader)
 
     def _report_on(self, dataset, split):
@@ -144,6 +151,18 @@ class SanityCheckHook(Hook):
                     'the file, so an evaluation would compare one class with another; write one as the other'
                 )
         self._orders[split] = summary.classes
+
+
+class _GuardHook(Hook):
+    """Guards pipelines that other hooks replace at the beginning of an epoch, before their images are loaded."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, report: DamageReport):
+        self.report = report
+
+    def before_train_epoch(self, runner):
+        self.report.guard_again()
 
 
 def _on_main_process(find: Callable[[], Summary]) -> Summary:

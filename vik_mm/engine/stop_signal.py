@@ -1,5 +1,6 @@
-"""How a training is told to stop: SIGTERM, as batch systems send it, and Ctrl-C."""
+"""How a training is told to stop: SIGTERM, as batch systems send it, a terminal that is closed, and Ctrl-C."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -51,8 +52,11 @@ class StopSignal:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._receive)
+            for name in ('SIGTERM', 'SIGHUP', 'SIGINT'):
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                # What is ignored (nohup, jobs in the background of a script) stays ignored.
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_):
@@ -60,12 +64,13 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _receive(self, number, _):
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             self._level = max(self._level, _BY_SYSTEM)
         elif not self._pressed_at:
             self._level, self._pressed_at = _BY_HAND, time.monotonic()
             if self._is_first:
-                os.write(2, _NOTICE)  # print may be in the middle of something
+                with contextlib.suppress(OSError):  # the terminal may be gone
+                    os.write(2, _NOTICE)  # print may be in the middle of something
         elif time.monotonic() - self._pressed_at >= self._same_press:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a third one ends even what is stuck
             raise KeyboardInterrupt
@@ -122,8 +127,8 @@ class StopHook(Hook):
 def outlive_signals(worker_id: int) -> None:
     """Let a loader's process go on after the signals that reach all processes of a job.
 
-    Batch systems send SIGTERM to all of them, a terminal its Ctrl-C. The process ends with its parent, or when that
-    sends SIGTERM.
+    Batch systems send SIGTERM to all of them, a terminal its Ctrl-C, and SIGHUP when it is closed. The process ends
+    with its parent, or when that sends SIGTERM.
 
     Args:
         worker_id (int): The process's number; not looked at.
@@ -135,6 +140,8 @@ def outlive_signals(worker_id: int) -> None:
         os._exit(0)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, 'SIGHUP'):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if hasattr(signal, 'sigwaitinfo'):  # not on macOS and Windows
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=wait, daemon=True).start()

@@ -58,9 +58,12 @@ def refuse_if_locked(work_dir: str | os.PathLike) -> None:
         BadInputError: If one is, with its machine and number.
     """
     path = Path(work_dir, LOCK).resolve()
-    if not path.exists() or str(path) in _held:
+    if str(path) in _held:
         return
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
     try:
         holder = _try_lock(handle, path, is_shared=True)
     finally:
@@ -90,6 +93,8 @@ def lock_work_dir(work_dir: str | os.PathLike) -> Iterator[None]:
             _held[str(path)] = _acquire(path)
         except BadInputError as error:
             refusal = [str(error)]
+        except OSError as error:  # the other processes wait for an answer
+            refusal = [f'{path} cannot be written ({error.strerror}); delete it, or choose another --work-dir']
     broadcast_object_list(refusal)
     if refusal[0]:
         raise BadInputError(refusal[0])
@@ -114,8 +119,12 @@ def _acquire(path: Path) -> int:
         if holder is not None and time.monotonic() > until:
             raise _refusal(path, holder)
         time.sleep(0.05)
-    os.ftruncate(handle, 0)
-    os.write(handle, json.dumps(_myself()).encode())
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps(_myself()).encode())
+    except OSError:
+        os.close(handle)
+        raise
     return handle
 
 
@@ -241,9 +250,12 @@ def newest_checkpoint(work_dir: str | os.PathLike, more: Iterable[Path] = ()) ->
             print_log(f'{work_dir / RECORD} {reason}: {path} is the newest sound checkpoint', logger='current')
         return path
     names = ', '.join(path.name for path in files[:5]) + (', ...' if len(files) > 5 else '')
+    divided = (
+        '; folders of divided trainings need strategy.state_dict_cfg="full"' if any(map(Path.is_dir, files)) else ''
+    )
     raise BadInputError(
         f'{work_dir} holds checkpoints ({names}), and none of them can be resumed from: they are damaged, or hold '
-        'weights only. Choose another --work-dir, move them away, or name one with --resume FILE'
+        f'weights only{divided}. Choose another --work-dir, move them away, or name one with --resume FILE'
     )
 
 
