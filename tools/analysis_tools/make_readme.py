@@ -4,12 +4,16 @@ import argparse
 import csv
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PAGES = [ROOT / 'README.md', *(ROOT / 'docs' / name for name in ('attention.md', 'dense.md', 'speed.md'))]
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+
+# How tables call the metrics that have other names in MMPretrain's metafiles.
+METRICS = {'Top 1 Accuracy': 'top-1', 'Top 5 Accuracy': 'top-5'}
 
 
 def markdown(header: list[str], rows: list[list]) -> str:
@@ -98,26 +102,33 @@ def bench_table(suite: str) -> str:
     return markdown([header[i] for i in keep], [[line[i] for i in keep] for line in body]) + '\n\n' + note
 
 
+def models_of(folder: str) -> list[dict]:
+    """Models of a metafile."""
+    return yaml.safe_load((ROOT / f'configs/{folder}/metafile.yml').read_text())['Models']
+
+
+def length_of(data: dict) -> str | None:
+    """How long a model was trained."""
+    units = {'Epochs': 'epochs', 'Iterations': 'iterations'}
+    return next((f'{data[key]} {unit}' for key, unit in units.items() if key in data), None)
+
+
 def dense_table(folder: str) -> str:
     """What was trained here for detection or segmentation."""
-    models = yaml.safe_load((ROOT / f'configs/{folder}/metafile.yml').read_text())['Models']
+    models = models_of(folder)
     metrics = list(dict.fromkeys(name for model in models for name in model['Metrics']))
     rows = []
     for model in models:
-        length = f'{model["Epochs"]} epochs' if 'Epochs' in model else f'{model["Iterations"]} iterations'
         cells = [model['Metrics'].get(name) for name in metrics]
-        name, config = Path(model['Config']).stem, model['Config']
+        config = f'[{Path(model["Config"]).stem}](CONFIGS/{model["Config"]})'
         parameters = f'{model["Parameters"] / 1e6:.2f}'
-        rows.append(
-            [f'[{name}](CONFIGS/{config})', model['Backbone'], parameters, length, *cells, model['Training Time']]
-        )
+        rows.append([config, model['Backbone'], parameters, length_of(model), *cells, model['Training Time']])
     return markdown(['config', 'backbone', 'parameters, M', 'length', *metrics, 'time'], rows)
 
 
 def karat_models(source: str) -> list[dict]:
     """Models of the metafile whose results are from a source."""
-    models = yaml.safe_load((ROOT / 'configs/karat/metafile.yml').read_text())['Models']
-    return [model for model in models if model['Metadata']['Source'] == source]
+    return [model for model in models_of('karat') if model['Metadata']['Source'] == source]
 
 
 def karat_measured(meta) -> str:
@@ -137,6 +148,52 @@ def karat_table() -> str:
         row = rows.setdefault(name, [f'{name}_*.py', f'{model["Metadata"]["Parameters"] / 1e6:.2f}', *[''] * len(data)])
         row[2 + data.index(result['Dataset'])] = f'{result["Metrics"]["Top 1 Accuracy"]:.2f}'
     return markdown(['configs/karat/', f'parameters, M, {data[0]}', *data], list(rows.values()))
+
+
+def zoo_entry(model: dict) -> dict:
+    """Give the models of all metafiles one form; all those of detection and segmentation have been measured."""
+    data = model.get('Metadata', model)
+    (result,) = model.get('Results') or [dict(Metrics=model.get('Metrics', {}))]
+    source = data.get('Source', 'measured' if 'Metrics' in model else None)
+    command = data.get('Command')
+    if command is None:
+        header = (ROOT / model['Config']).read_text().split('_base_')[0]
+        command = '\n'.join(re.findall(r'^#   (.+)', header, re.MULTILINE))
+        if source == 'measured':
+            command += f' --cfg-options randomness.seed={data["Seed"]}'
+    columns = {
+        'name, config': f'[{model["Name"]}](CONFIGS/{model["Config"]})',
+        'parameters, M': f'{data["Parameters"] / 1e6:.2f}',
+        'GMACs': f'{data["FLOPs"] / 1e9:.2f}' if 'FLOPs' in data else None,
+        'length': length_of(data),
+        **{f'{METRICS.get(name, name)}, %': value for name, value in result['Metrics'].items()},
+        'time': data.get('Training Time'),
+    }
+    return dict(
+        source=source,
+        data=data.get('Training Data') or data['Data'],
+        columns=columns,
+        command=command.replace(model['Config'], 'CONFIG'),
+    )
+
+
+def zoo(source: str | None, *folders: str) -> str:
+    """A table for each data set of the models whose results are from a source; below them the commands, each once."""
+    entries = [zoo_entry(model) for folder in folders for model in models_of(folder)]
+    entries = [entry for entry in entries if entry['source'] == source]
+    letters = dict(zip(dict.fromkeys(entry['command'] for entry in entries), 'ABCDEFGH'))
+    blocks = []
+    for data in dict.fromkeys(entry['data'] for entry in entries):
+        group = [entry for entry in entries if entry['data'] == data]
+        names = dict.fromkeys(name for entry in group for name in entry['columns'])
+        names = [name for name in names if any(entry['columns'].get(name) is not None for entry in group)]
+        rows = [[entry['columns'].get(name) for name in names] + [letters[entry['command']]] for entry in group]
+        blocks += [f'**Data: {data}**', markdown([*names, 'command'], rows)]
+    lines = []
+    for command, letter in letters.items():
+        wrapped = (textwrap.wrap(line, 76, break_on_hyphens=False) for line in command.splitlines())
+        lines += [f'# {letter}', *(' \\\n    '.join(line) for line in wrapped)]
+    return '\n\n'.join([*blocks, '```bash\n' + '\n'.join(lines) + '\n```'])
 
 
 def csv_table(name: str) -> str:
@@ -227,6 +284,11 @@ TABLES = dict(
     karat_measured=karat_measured,
     sweep=lambda _: csv_table('swap_sweep'),
     resolution=lambda _: csv_table('resolution'),
+    zoo_classification=lambda _: zoo('measured', 'vik', 'karat'),
+    zoo_detection=lambda _: zoo('measured', 'detection'),
+    zoo_segmentation=lambda _: zoo('measured', 'segmentation'),
+    zoo_paper=lambda _: zoo('paper', 'vik', 'karat'),
+    zoo_no_result=lambda _: zoo(None, 'vik', 'karat'),
 )
 
 
