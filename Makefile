@@ -1,9 +1,9 @@
-# make demo | test | lint | bench; each makes the environment first if it is not there.
+# make demo | test | lint | docs | bench; each makes the environment first if it is not there.
 PYTHON ?= python3
 VENV ?= .venv
 bin := $(VENV)/bin
 
-.PHONY: demo test lint format bench readme clean
+.PHONY: demo test lint format docs docs-links bench readme clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -24,6 +24,15 @@ format: $(VENV)/installed
 readme: $(VENV)/installed
 	$(bin)/python tools/analysis_tools/make_readme.py
 
+# Each build reads all pages: Sphinx would not repeat the warnings of pages that have not changed, and pass.
+docs: $(VENV)/docs-installed
+	$(bin)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
+	@echo 'open build/docs/index.html'
+
+# Links to other sites; it needs the internet.
+docs-links: $(VENV)/docs-installed
+	$(bin)/sphinx-build --quiet --fail-on-warning --keep-going -b linkcheck docs build/docs-links
+
 bench: $(VENV)/installed
 	$(bin)/python -W ignore benchmarks/bench.py small
 
@@ -34,6 +43,10 @@ $(VENV)/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(bin)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(bin)/uv pip install --quiet --python $(bin)/python -c constraints.txt -e '.[onedl,dev]'
+	touch $@
+
+$(VENV)/docs-installed: $(VENV)/installed
+	$(bin)/uv pip install --quiet --python $(bin)/python -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:

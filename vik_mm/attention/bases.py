@@ -91,7 +91,7 @@ class Fourier(Basis):
 
 
 class Rational(Basis):
-    r""":math:`(a_0 + \dots + a_m x^m) / (1 + |b_1 x + \dots + b_n x^n|)` with ``m = G + 2`` and ``n = G + 1``.
+    r""":math:`(a_0 + \cdots + a_m x^m) / (1 + |b_1 x + \cdots + b_n x^n|)` with ``m = G + 2`` and ``n = G + 1``.
 
     ``grid_size=3`` gives the degrees (5, 4) that are usual (arXiv 1907.06732).
     """
@@ -196,6 +196,7 @@ class Shannon(_Wavelets):
         return torch.sinc(t / math.pi) * window[:, None]
 
 
+#: The classes by the name that ``KArAt(basis=...)`` takes.
 BASES = dict(
     fourier=Fourier,
     rational=Rational,

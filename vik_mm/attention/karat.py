@@ -22,7 +22,7 @@ class KArAt(nn.Module):
 
     .. math::
         \sigma(a) = W \Phi(a), \qquad
-        \Phi(a)_p = \sum_q \big( w^b_{pq}\, b(a_q) + w^s_{pq}\, f_{pq}(a_q) \big)
+        \Phi(a)_p = \sum_q \bigl( w^b_{pq}\, b(a_q) + w^s_{pq}\, f_{pq}(a_q) \bigr)
 
     ``Phi`` goes from ``N`` tokens to ``R`` hidden features, ``W`` back, so that ``sigma(A) V`` is computed as
     ``Phi(A) (W^T V)``: the map of attention weights never exists unless it is asked for.
@@ -38,7 +38,7 @@ class KArAt(nn.Module):
         num_heads (int): ``H``.
         token_grid (tuple[int, int]): Height and width of the tokens' grid.
         num_prefix_tokens (int): Tokens before those of the grid, the class token. Defaults to 1.
-        basis (str): One of :data:`vik_mm.attention.BASES`. Defaults to 'fourier'.
+        basis (str): One of :data:`vik_mm.attention.bases.BASES`. Defaults to 'fourier'.
         base_activation (str): ``b``: 'zero', 'silu' or 'identity'. With 'zero', ``w^b`` is kept, without gradient: the
             paper counts it. Defaults to 'zero'.
         grid_size (int): ``G``, frequencies of Fourier; intervals of splines, wavelets of an edge, or of rational

@@ -57,7 +57,7 @@ def fourier_kan(
 ) -> Tensor:
     r"""Map cosines and sines of each input's multiples linearly, with weights of each head.
 
-    .. math:: y_o = \sum_f \Big( u_{fo}\,b(x_f) + \sum_{m=1}^{G} a_{mfo} \cos(m x_f) + b_{mfo} \sin(m x_f) \Big)
+    .. math:: y_o = \sum_f \Bigl( u_{fo}\,b(x_f) + \sum_{m=1}^{G} a_{mfo} \cos(m x_f) + b_{mfo} \sin(m x_f) \Bigr)
 
     Args:
         x (Tensor): ``[B, H, T, F]``: images, heads, rows of a head, in features; any floating dtype, in radians.
