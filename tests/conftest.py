@@ -15,6 +15,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when Triton is imported, which the mm packages do
 
+from mmengine.registry import DefaultScope
 from mmengine.utils import ManagerMixin
 from mmpretrain.registry import MODELS
 
@@ -22,6 +23,13 @@ import vik_mm
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / 'shared' / 'golden'
+
+
+@pytest.fixture(autouse=True)
+def no_scope_is_left():
+    """MMEngine's default scope would be the next test's too."""
+    yield
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

@@ -238,6 +238,9 @@ def test_models_of_configs_with_one_key_changed_are_built_or_refused(data, root)
     except KeyError as error:
         assert 'registry' in str(error) or 'type' in str(error)
         return
+    except RuntimeError as error:  # MMEngine's answer to a type without a name
+        assert str(error).startswith('Failed to get')
+        return
     assert hasattr(built, 'backbone')
 
 

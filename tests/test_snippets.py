@@ -147,7 +147,9 @@ def check_tool(arguments, load_tool):
     args = load_tool(script.removeprefix('tools/')).parse_args(arguments)
     if 'config' in args:
         backbone = getattr(args, 'backbone', None)
-        assert 'model' in load_config(args.config, args.cfg_options, backbone=backbone, is_safe=args.safe_config)
+        is_amp = getattr(args, 'amp', False)
+        cfg = load_config(args.config, args.cfg_options, None, backbone, args.safe_config, is_amp)
+        assert 'model' in cfg
 
 
 def is_config(block):

@@ -47,12 +47,9 @@ def prepare(args):
 
     load_checkpoints_as_data()
     write_files_atomically()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config, args.amp)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError(f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}')

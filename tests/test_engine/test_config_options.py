@@ -9,6 +9,7 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from vik_mm.compat.configs import shipped_configs
+from vik_mm.engine import load_config
 from vik_mm.engine.config_check import warn_of_unread_names
 from vik_mm.engine.config_options import merge_options
 from vik_mm.errors import BadInputError
@@ -104,6 +105,14 @@ def merge(root, config, **options):
     cfg = Config.fromfile(root / config)
     merge_options(cfg, {key.replace('__', '.'): value for key, value in options.items()})
     return cfg
+
+
+def test_options_of_mixed_precision_are_known_where_it_is_asked_for(root):
+    path, options = str(root / 'configs/vik/vik-t_cifar10.py'), {'optim_wrapper.dtype': 'bfloat16'}
+    cfg = load_config(path, options, is_amp=True)
+    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ('AmpOptimWrapper', 'bfloat16')
+    with pytest.raises(BadInputError, match='nothing reads optim_wrapper.dtype'):
+        load_config(path, options)
 
 
 class TestKeys:

@@ -110,7 +110,10 @@ def _paths(dataset):
 def _check_folders(dataset) -> None:
     """Look into the folder of a data set that takes the classes from the names of folders."""
     prefix = dataset.get('data_prefix') or (dataset.get('split') if _type(dataset) == 'ImageNet' else '') or ''
-    root = Path(dataset.get('data_root') or '', prefix if isinstance(prefix, str) else prefix.get('img_path', ''))
+    folder = prefix.get('img_path') or '' if isinstance(prefix, dict) else prefix
+    if not isinstance(folder, str):
+        raise BadInputError(f'data_prefix={prefix!r} of {_type(dataset)} must be a folder, or dict(img_path=folder)')
+    root = Path(dataset.get('data_root') or '', folder)
     # ImageNet's test set has no labels; the others may have theirs in a file.
     list_of_images = Path(dataset.get('data_root') or '', dataset.get('ann_file') or f'meta/{dataset.get("split")}.txt')
     has_folders = dataset.get('with_label', True) and dataset.get('split') != 'test' and not list_of_images.is_file()

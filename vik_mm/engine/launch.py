@@ -35,6 +35,7 @@ def load_config(
     work_dir: str | None = None,
     backbone: str | None = None,
     is_safe: bool = False,
+    is_amp: bool = False,
 ) -> Config:
     """Read a config file and put the command line's settings over it.
 
@@ -48,6 +49,9 @@ def load_config(
             Defaults to None.
         is_safe (bool): Whether to read only JSON and YAML, by :func:`read_safe_config`. Defaults to False.
 
+        is_amp (bool): Whether training is to be in mixed precision, whose options may then be among ``options``.
+            Defaults to False.
+
     Returns:
         Config: The config, with ``work_dir`` set.
 
@@ -60,6 +64,10 @@ def load_config(
     if backbone:
         cfg = swap_backbone(cfg, backbone)
     warn_of_unread_names(cfg)
+    if is_amp:
+        check_form(cfg)
+        cfg.optim_wrapper = {**(cfg.get('optim_wrapper') or {}), 'type': 'AmpOptimWrapper'}
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if options:
         merge_options(cfg, options)
     check_form(cfg)

@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import Tensor
 
-from vik_mm.ops.backends import HAS_TRITON, Backend, autocast_dtype, choose, why_no_triton
+from vik_mm.ops.backends import HAS_TRITON, Backend, autocast_dtype, choose, is_traced, why_no_triton
 from vik_mm.ops.first_contact import find_obstacle, wave
 
 from .chunked import patch_rbf_kan_chunked, rbf_kan_chunked
@@ -147,8 +147,7 @@ def _choose(x: Tensor, centers: Tensor, num_out: int, backend: str | None, patch
     if obstacle is None and max(num_in, num_out) > MAX_TRITON_FEATURES:
         obstacle = f'the kernels take at most {MAX_TRITON_FEATURES} features, these are {num_in} in and {num_out} out'
     if patch_size:
-        is_whole = x.shape[2] % patch_size == 0 and x.shape[3] % patch_size == 0
-        check = partial(_check_patches, x, (patch_size, num_grids, is_whole))
+        check = partial(_check_patches, x, patch_size, num_grids)
     else:
         check = partial(_check_rows, x, (num_in, num_grids, num_out))
     return choose(x, backend, obstacle, check)
@@ -159,7 +158,10 @@ def _check_rows(x: Tensor, sizes: tuple[int, int, int]) -> str | None:
     return find_obstacle('rbf_kan', x, autocast_dtype(x), sizes, _example_rows, plain, kernels)
 
 
-def _check_patches(x: Tensor, sizes: tuple[int, int, bool]) -> str | None:
+def _check_patches(x: Tensor, patch_size: int, num_grids: int) -> str | None:
+    # A question about the sizes would bind a traced graph to the answer; cut maps are the harder case.
+    is_whole = not is_traced() and x.shape[2] % patch_size == 0 and x.shape[3] % patch_size == 0
+    sizes = (patch_size, num_grids, is_whole)
     plain, kernels = BACKENDS['reference'][1], BACKENDS['triton'][1]
     return find_obstacle('patch_rbf_kan', x, autocast_dtype(x), sizes, _example_patches, plain, kernels)
 
