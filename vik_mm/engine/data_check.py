@@ -109,6 +109,11 @@ def _paths(dataset):
 
 def _check_folders(dataset) -> None:
     """Look into the folder of a data set that takes the classes from the names of folders."""
+    if _type(dataset) not in _FOLDERS:
+        return
+    for key in ('data_root', 'ann_file'):
+        if not isinstance(dataset.get(key) or '', str):
+            raise BadInputError(f'{key}={dataset[key]!r} of {_type(dataset)} must be a path')
     prefix = dataset.get('data_prefix') or (dataset.get('split') if _type(dataset) == 'ImageNet' else '') or ''
     folder = prefix.get('img_path') or '' if isinstance(prefix, dict) else prefix
     if not isinstance(folder, str):
@@ -117,7 +122,7 @@ def _check_folders(dataset) -> None:
     # ImageNet's test set has no labels; the others may have theirs in a file.
     list_of_images = Path(dataset.get('data_root') or '', dataset.get('ann_file') or f'meta/{dataset.get("split")}.txt')
     has_folders = dataset.get('with_label', True) and dataset.get('split') != 'test' and not list_of_images.is_file()
-    if _type(dataset) not in _FOLDERS or not has_folders or not root.is_dir():
+    if not has_folders or not root.is_dir():
         return
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     if not classes:
@@ -150,7 +155,8 @@ def _check_folders(dataset) -> None:
 
 def _check_evaluator(split: str, path: str, datasets: list) -> None:
     """Look whether the annotations that results are compared with are those of the data set."""
-    own = [str(Path(dataset.get('data_root') or '', dataset.get('ann_file') or '')) for dataset in datasets]
+    parts = [(dataset.get('data_root') or '', dataset.get('ann_file') or '') for dataset in datasets]
+    own = [os.path.join(*each) for each in parts if all(isinstance(part, str) for part in each)]
     if len(own) != 1 or not os.path.isfile(own[0]) or os.path.samefile(own[0], path):
         return
     try:
