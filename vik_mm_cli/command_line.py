@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .config_options import ConfigOptions
+from .option_values import ConfigOptions
 
 # As in vik_mm.swap, vik_mm.export and vik_mm.compat.configs, which cannot be imported without all the rest.
 BACKBONES = ('karat-b', 'karat-s', 'karat-t', 'vik-b', 'vik-l', 'vik-m', 'vik-s', 'vik-t')

@@ -13,7 +13,7 @@ from vik_mm.engine import load_config
 from vik_mm.engine.config_check import warn_of_unread_names
 from vik_mm.engine.config_options import merge_options
 from vik_mm.errors import BadInputError
-from vik_mm_cli.config_options import ConfigOptions, parse_value
+from vik_mm_cli.option_values import ConfigOptions, parse_value
 
 CLASSIFIER = 'configs/vik/vik-t_cifar10.py'
 DETECTOR = 'configs/detection/mask-rcnn_vik-s_fpn_1x_coco.py'

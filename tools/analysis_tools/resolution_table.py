@@ -9,7 +9,7 @@ import csv
 import sys
 
 from vik_mm_cli.command_line import parse
-from vik_mm_cli.config_options import ConfigOptions
+from vik_mm_cli.option_values import ConfigOptions
 
 
 def scale_pipeline(steps, ratio, img_size):
