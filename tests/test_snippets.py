@@ -3,6 +3,7 @@
 A command line is taken apart by the tool that it calls, and its config is loaded with its options; what a shell script
 hands on to Python or ``srun`` is checked the same way. Nothing is trained, installed or downloaded. Python runs for
 real, a page's blocks one after the other; a block that is part of a config is put below one that ships with a package.
+YAML is parsed; on the page about studies it is read as a study or as rows of one. ``text`` is output that nobody runs.
 """
 
 import ast
@@ -15,8 +16,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from studies.study import read_study
 
 from vik_mm.compat.configs import resolve_config
 from vik_mm.engine import load_config
@@ -60,6 +63,7 @@ def blocks_of(page):
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 BASH = [block for block in BLOCKS if block.language == 'bash']
 PYTHON = [block for block in BLOCKS if block.language == 'python']
+YAML = [block for block in BLOCKS if block.language == 'yaml']
 PYTHON_PAGES = sorted({block.page for block in PYTHON})
 
 
@@ -88,7 +92,7 @@ def workspace(tmp_path, monkeypatch):
 def test_no_block_is_left_out():
     fences = sum(len(re.findall(r'^\s*```', page.read_text(), re.MULTILINE)) for page in PAGES)
     assert fences == 2 * len(BLOCKS)
-    assert {block.language for block in BLOCKS} == {'bash', 'python'}
+    assert {block.language for block in BLOCKS} <= {'bash', 'python', 'yaml', 'text'}
 
 
 @pytest.mark.parametrize('block', BASH, ids=lambda block: block.id)
@@ -150,6 +154,17 @@ def check_tool(arguments, load_tool):
         is_amp = getattr(args, 'amp', False)
         cfg = load_config(args.config, args.cfg_options, None, backbone, args.safe_config, is_amp)
         assert 'model' in cfg
+
+
+@pytest.mark.parametrize('block', YAML, ids=lambda block: block.id)
+def test_yaml_parses_and_is_a_study_or_rows_of_one(block, tmp_path):
+    content = yaml.safe_load(block.text)
+    assert content and isinstance(content, (dict, list))
+    if block.page == 'studies.md':
+        common = dict(figure='accuracy/top1', config=CONFIG['CONFIG'], seeds=[0])
+        path = tmp_path / 'study.yml'
+        path.write_text(block.text if isinstance(content, dict) else yaml.safe_dump({**common, 'rows': content}))
+        assert read_study(path).rows
 
 
 def is_config(block):
