@@ -64,6 +64,13 @@ def test_imports_point_one_way(path):
             assert parts[0] not in ('mmcv', 'mmengine', 'mmpretrain'), f'{path} imports {name}'
 
 
+def test_command_lines_need_only_the_standard_library(root):
+    for path in (root / 'vik_mm_cli').rglob('*.py'):
+        for name in imports(path):
+            top = name.split('.')[0]
+            assert top in sys.stdlib_module_names or top == 'vik_mm_cli', f'{path} imports {name}'
+
+
 def test_models_are_listed_and_built_by_name():
     names = mmpretrain.list_models('vik*')
     assert {f'vik-{size}_in1k' for size in ('tiny', 'small', 'base', 'medium', 'large')} <= set(names)

@@ -9,9 +9,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vik_mm.compat.atomic_files import remove_unfinished, write_atomically
 from vik_mm.errors import BadInputError
 from vik_mm.input_images import FIRST_BYTES, RESULT_LINES, name_for_json, readable
+from vik_mm_cli.files import remove_unfinished, try_lock, write_atomically
 
 RESULTS = 'results.json'
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -48,13 +48,11 @@ class PredictionFiles:
             self._lines = open(path, 'ab+', buffering=0)  # noqa: SIM115  until the context is left
         except OSError as error:
             raise BadInputError(f'the output folder {readable(out)} cannot be written to ({error.strerror})') from error
-        try:
-            _lock(self._lines)
-        except BlockingIOError as error:
+        if not try_lock(self._lines.fileno()):
             self._lines.close()
             raise BadInputError(
                 f'another run is writing to the output folder {readable(out)}; choose another folder, or wait'
-            ) from error
+            )
         self._lines.truncate(0)
         remove_unfinished(self.out)
 
@@ -175,17 +173,3 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, MemoryError) or 'out of memory' in message.lower():
         hint = '; the picture needs more memory than there is: make it smaller, or try --device cpu'
     return f'{type(error).__name__}: {message}{hint}' if message else type(error).__name__ + hint
-
-
-def _lock(file) -> None:
-    """Keep other runs out for as long as the file is open; raises BlockingIOError where one has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if isinstance(error, BlockingIOError):
-            raise
-        # Otherwise the file system has no locks.

@@ -1,4 +1,4 @@
-"""Command lines of the tools.
+"""Command lines of the tools, and files that they write.
 
 A package of its own, which needs only Python's standard library: importing anything of ``vik_mm`` registers everything,
 and that takes ten seconds and more.

@@ -4,20 +4,20 @@ import os
 import pytest
 from mmengine.logging import MMLogger
 
-from vik_mm.compat import atomic_files
 from vik_mm.compat.atomic_files import write_atomically
+from vik_mm_cli import files
 
 
 @pytest.fixture
 def refuse(monkeypatch):
     """Let a call of the system fail."""
-    monkeypatch.setattr(atomic_files, '_refused', set())
+    monkeypatch.setattr(files, '_refused', set())
 
     def make(call, name):
         def fail(*_, **__):
             raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
 
-        monkeypatch.setattr(atomic_files.os, call, fail)
+        monkeypatch.setattr(files.os, call, fail)
 
     return make
 
