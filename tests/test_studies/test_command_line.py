@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 import yaml
+from mmengine.config import Config
 from study_runs import module, train
 
 MIXER = dict(type='Pooling', _delete_=True)
@@ -91,6 +92,59 @@ def test_configs_are_looked_at_before_anything_starts(shapes_config, tmp_path, r
     broken = tmp_path / 'broken.py'
     broken.write_text('model = dict(')
     assert look(root, [], broken)['error']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (
+            dict(arguments=['--backbone', 'vik-x']),
+            "row one, config {config}: backbone 'vik-x' is unknown; choose one",
+        ),
+        (
+            dict(config='mmpretrain::none.py'),
+            'row one, config mmpretrain::none.py: config mmpretrain::none.py does ',
+        ),
+        (dict(arguments=['--fast']), 'row one, config {config}: unrecognized arguments: --fast'),
+        (dict(arguments=['--help']), 'row one, config {config}: with these arguments tools/train.py ends without'),
+    ],
+    ids=['unknown backbone', 'config that no package has', 'unknown argument', 'help'],
+)
+def test_what_train_py_would_refuse_ends_in_one_line(
+    changes, message, shapes_config, read, call_tool, tmp_path, monkeypatch
+):
+    def probe(commands, figures):
+        return dict(machine={}, configs=[look(None, figures, *command) for command in commands])
+
+    monkeypatch.setattr(module('sitting'), 'probe', probe)  # in this process: the imports are there
+    changes = dict(config=str(shapes_config)) | changes
+    read(**changes)
+    code, _ = compare(call_tool, tmp_path)
+    assert code.startswith(f'error: {message.format(config=shapes_config)}') and '\n' not in code
+
+
+def test_a_safe_config_does_not_bind_the_rows_after_it(shapes_config, tmp_path, root, monkeypatch):
+    Config.fromfile(shapes_config).dump(tmp_path / 'stranger.json')
+    (tmp_path / 'my_metrics.py').write_text(
+        'from mmpretrain.evaluation import Accuracy\n\n\nclass Mine(Accuracy):\n    default_prefix = "mine"\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    own = tmp_path / 'own.py'
+    own.write_text(f"_base_ = '{shapes_config}'\nval_evaluator = dict(type='my_metrics.Mine')\n")
+    assert 'config' in look(root, ['accuracy/top1'], tmp_path / 'stranger.json', '--safe-config')
+    assert 'begin with mine/' in look(root, ['accuracy/top1'], own)['error']
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='the modules are not there anyway')
+def test_help_needs_no_module_that_windows_lacks(root):
+    script = (
+        'import sys, runpy; sys.argv = ["compare.py", "--help"]\n'
+        'sys.modules.update(dict.fromkeys(["fcntl", "termios", "resource", "pwd", "grp"]))\n'
+        f'runpy.run_path({str(root / "tools/compare.py")!r}, run_name="__main__")'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(root / 'tools')}
+    done = subprocess.run([sys.executable, '-c', script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and 'usage: compare.py' in done.stdout, done.stderr
 
 
 def test_a_real_study_trains_and_goes_on(shapes_config, tmp_path, run_tool):

@@ -1,6 +1,9 @@
+import errno
+import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -32,6 +35,58 @@ def test_a_run_without_a_checkpoint_starts_anew(read):
     assert not module('runs').check_records(runs)  # nothing of the other settings is left in it
     train(runs)
     assert runs[0].result['sittings'] == 1
+
+
+@pytest.mark.parametrize('damage', [None, b'', b'\xff\x00\xfe', b'/x/\x00'], ids=['gone', 'empty', 'binary', 'null'])
+def test_checkpoints_are_kept_where_the_record_of_the_last_one_is_damaged(damage, read):
+    train(read(rows=[dict(name='one', overrides=dict(fail_at=3))], seeds=[0]))
+    (run,) = read(rows=[dict(name='one', overrides=dict(fail_at=3))], seeds=[0])
+    record = run.folder / 'last_checkpoint'
+    record.unlink() if damage is None else record.write_bytes(damage)
+    (run.folder / 'best_accuracy.pth').touch()
+    sittings, scalars = run.sittings, list(run.folder.glob('*/vis_data/scalars.json'))
+    assert sittings and scalars
+    assert run.checkpoint().name == 'epoch_2.pth' and not run.is_new
+    (changed,) = read(rows=[dict(name='one', overrides=dict(width=2))], seeds=[0])
+    assert module('runs').check_records([changed]) == [changed]
+    run.begin(run.command())
+    assert run.sittings == sittings and list(run.folder.glob('*/vis_data/scalars.json')) == scalars
+
+
+def test_the_best_checkpoint_is_nothing_to_go_on_from(read):
+    (run,) = read(rows=[dict(name='one')], seeds=[0])
+    run.folder.mkdir(parents=True)
+    (run.folder / 'best_accuracy.pth').touch()
+    assert run.is_new
+
+
+def test_records_are_written_where_the_file_system_refuses_fsync_chmod_and_locks(read, monkeypatch):
+    def refuse(number):
+        def call(*_, **__):
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    (run,) = read(rows=[dict(name='one')], seeds=[0])
+    monkeypatch.setattr(os, 'fsync', refuse(errno.EINVAL))
+    monkeypatch.setattr(os, 'chmod', refuse(errno.EPERM))
+    module('runs').write_json(run.folder / 'a.json', [1])
+    assert module('runs').read_json(run.folder / 'a.json') == [1]
+    for number in (errno.ENOLCK, errno.ENOSYS):
+        monkeypatch.setattr(fcntl, 'flock', refuse(number))
+        handle = module('runs').lock(run.folder / '.lock')
+        assert handle is not None
+        os.close(handle)
+
+
+def test_the_umask_holds_for_records(read):
+    (run,) = read(rows=[dict(name='one')], seeds=[0])
+    before = os.umask(0o027)
+    try:
+        module('runs').write_json(run.folder / 'a.json', [1])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((run.folder / 'a.json').stat().st_mode) == 0o640
 
 
 def test_a_figure_that_is_not_logged_ends_the_run_at_its_first_validation(read, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from study_runs import module
 
-from vik_mm_cli.config_options import parse_value
+from vik_mm_cli.option_values import parse_value
 
 ROW = dict(name='one')
 BAD = {
@@ -41,6 +41,11 @@ BAD = {
     'timeout': (dict(timeout='soon'), "'soon' is no duration"),
     'jobs': (dict(jobs=0), 'jobs: 0 must be a positive integer'),
     'value that is no value': (dict(overrides=dict(a=[dict(b=date(2026, 1, 1))])), 'cannot be given in --cfg-options'),
+    'key that is no key': (dict(overrides=dict(a=[{True: 1}])), 'a: the key True must be text or an integer'),
+    'unknown placeholder in a mapping of a list': (
+        dict(overrides=dict(a=[dict(b='{rate}')])),
+        '{rate} is neither a variable of the grid nor {ROW.checkpoint}',
+    ),
     'needs an unknown row': (dict(rows=[ROW, dict(name='two', needs='oen')]), 'needs the row oen; did you mean one?'),
     'needs a seed that is not there': (
         dict(rows=[dict(ROW, seeds=[7]), dict(name='two', overrides=dict(a='{one.published}'))]),
@@ -81,8 +86,12 @@ def test_a_grid_makes_a_row_of_each_point(read):
 
 @pytest.mark.parametrize(
     'value',
-    [[dict(type='Pooling'), dict(type='A', on=True, sizes=[1, 2.5], name=None)], ['a, b', "it's", '3', 'x[0', '']],
-    ids=['mappings in a list', 'text that looks like something else'],
+    [
+        [dict(type='Pooling'), dict(type='A', on=True, sizes=[1, 2.5], name=None)],
+        ['a, b', "it's", '3', 'x[0', ''],
+        [{1: 'a', -2: 'b', '3': 'c', 'd:e': 'f', 'True': 4}],
+    ],
+    ids=['mappings in a list', 'text that looks like something else', 'keys that look like something else'],
 )
 def test_values_arrive_as_the_study_has_them(value):
     assert parse_value(module('overrides').render(value)) == value
@@ -91,6 +100,19 @@ def test_values_arrive_as_the_study_has_them(value):
 @pytest.mark.parametrize('text', ['/a b/c.pth', '/a,b/[c].pth', "/it's.pth"])
 def test_paths_of_other_runs_arrive_as_they_are(text):
     assert parse_value(module('overrides').quote(text)) == text
+
+
+def test_placeholders_inside_of_lists_are_needs_and_are_filled(read):
+    hooks = [dict(type='Start', checkpoint='{base@0.checkpoint}'), dict(more=[dict(file='{base@1.published}')])]
+    runs = read(rows=[dict(name='base'), dict(name='tuned', overrides=dict(custom_hooks=hooks))], seeds=[0, 1])
+    assert [str(need.reference) for need in runs[1].needs()] == ['base@0.checkpoint', 'base@1.published']
+    paths = {'base@0.checkpoint': '/a,b/c.pth', 'base@1.published': '/d e/f.pth'}
+    overrides = module('overrides')
+    assert parse_value(overrides.render(overrides.fill_references(hooks, paths))) == [
+        dict(type='Start', checkpoint='/a,b/c.pth'),
+        dict(more=[dict(file='/d e/f.pth')]),
+    ]
+    assert parse_value(overrides.render(overrides.fill_references('{base@0.checkpoint}', paths))) == '/a,b/c.pth'
 
 
 @pytest.mark.parametrize(('study', 'message'), BAD.values(), ids=BAD.keys())

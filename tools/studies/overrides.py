@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vik_mm_cli.config_options import parse_value
+from vik_mm_cli.option_values import parse_value
 
 from .errors import StudyError
 
@@ -51,8 +51,9 @@ def references(value: Any, place: str = '') -> list[Reference]:
     Raises:
         StudyError: If a placeholder stands for nothing.
     """
-    if isinstance(value, list):
-        return [reference for each in value for reference in references(each, place)]
+    if isinstance(value, (list, Mapping)):
+        inside = value if isinstance(value, list) else value.values()
+        return [reference for each in inside for reference in references(each, place)]
     found = []
     for word in _WORD.findall(value) if isinstance(value, str) else []:
         match = _REFERENCE.fullmatch(word)
@@ -72,10 +73,18 @@ def fill_references(value: Any, paths: Mapping[str, str]) -> Any:
         paths (Mapping[str, str]): File of each placeholder, by its text without braces.
 
     Returns:
-        Any: The value.
+        Any: The value, for :func:`render`.
     """
+    if isinstance(value, str):  # render leaves it as it is
+        paths = {name: quote(path) for name, path in paths.items()}
+    return _fill(value, paths)
+
+
+def _fill(value: Any, paths: Mapping[str, str]) -> Any:
     if isinstance(value, list):
-        return [fill_references(each, paths) for each in value]
+        return [_fill(each, paths) for each in value]
+    if isinstance(value, Mapping):
+        return {key: _fill(each, paths) for key, each in value.items()}
     if not isinstance(value, str):
         return value
     return _WORD.sub(lambda match: paths.get(match[1], match[0]), value)
@@ -103,18 +112,29 @@ def quote(text: str) -> str:
     Returns:
         str: What to write.
     """
+    return text if _means(f'[{text}]', [text]) else _in_quotes(text)
+
+
+def _in_quotes(text: str) -> str:
+    return "'" + re.sub(r"([\\'])", r'\\\1', text) + "'"
+
+
+def _means(written: str, value: Any) -> bool:
     try:
-        is_plain = parse_value(f'[{text}]') == [text]
+        return parse_value(written) == value
     except ValueError:  # a bracket or a quote without end
-        is_plain = False
-    return text if is_plain else "'" + re.sub(r"([\\'])", r'\\\1', text) + "'"
+        return False
+
+
+def _render_key(key: str | int) -> str:
+    return str(key) if _means(f'{{{key}:0}}', {key: 0}) else _in_quotes(key)
 
 
 def _render(value: Any) -> str:
     if isinstance(value, list):
         return f'[{",".join(map(_render, value))}]'
     if isinstance(value, Mapping):
-        return f'{{{",".join(f"{quote(str(key))}:{_render(each)}" for key, each in value.items())}}}'
+        return f'{{{",".join(f"{_render_key(key)}:{_render(each)}" for key, each in value.items())}}}'
     return quote(value) if isinstance(value, str) else str(value)
 
 
@@ -173,6 +193,8 @@ def _check_value(value: Any, name: str, place: str) -> None:
             _check_value(each, name, place)
     elif isinstance(value, Mapping):
         for key, each in value.items():
+            if not isinstance(key, (str, int)) or isinstance(key, bool):
+                raise StudyError(f'{place}: {name}: the key {key!r} must be text or an integer')
             _check_value(each, f'{name}.{key}', place)
     elif not isinstance(value, (str, int, float, bool, type(None))):
         raise StudyError(

@@ -1,9 +1,11 @@
 """Look at a study's configs and at this machine, in a process of its own because torch's import takes seconds.
 
-Reads a list of command lines of ``tools/train.py`` as JSON from standard input. Writes this machine's description, and
-for each command line its whole config or what is wrong with it, to the file that it is given.
+tools/compare.py runs this. It reads command lines of tools/train.py (commands) and names of figures (figures) as JSON
+from standard input. It writes this machine's description, and for each command line its whole config or what is wrong
+with it, to a file.
 """
 
+import argparse
 import contextlib
 import importlib.util
 import io
@@ -47,26 +49,37 @@ def look(tool, arguments, figures):
     Returns:
         dict: ``config``, or ``error``.
     """
-    from vik_mm.engine import check_datasets, load_config
+    from vik_mm.engine import check_datasets, end_safe_config, load_config
 
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             args = tool.parse_args(arguments)
         cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
         check_datasets(cfg, splits=('train', 'val'))
         check_figures(cfg, figures)
-    except SystemExit:  # of argparse
-        return dict(error=said.getvalue().strip().splitlines()[-1])
+    except SystemExit as end:
+        return dict(error=_reason(end, said.getvalue()))
     # Whatever a config does when it runs is its author's, and is told with the config's name.
     except Exception as error:
         text = str(error).strip().splitlines()
         return dict(error=(text[0] if text else type(error).__name__))
+    finally:
+        end_safe_config()  # the next row has a config of its own
     config = json.loads(json.dumps(cfg.to_dict(), default=lambda value: getattr(value, '__qualname__', str(value))))
     # What differs between the runs of a row, or says only where the run lies.
     config.pop('work_dir', None)
     (config.get('randomness') or {}).pop('seed', None)
     return dict(config=config)
+
+
+def _reason(end, said):
+    """Say in a line why a tool ended: vik_mm_cli ends with a message, argparse with a number after it wrote one."""
+    lines = (end.code if isinstance(end.code, str) else said).strip().splitlines()
+    if not lines or end.code == 0:
+        return 'with these arguments tools/train.py ends without a training'
+    before, mark, message = lines[-1].partition('error: ')
+    return message if mark else before
 
 
 def check_figures(cfg, figures):
@@ -95,7 +108,14 @@ def check_figures(cfg, figures):
             raise ValueError(f'the figure {figure} is not logged: those of this config begin with {names}')
 
 
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('answer', help='file to write to, as JSON')
+    return parser.parse_args(argv)
+
+
 def main():
+    args = parse_args()
     order = json.loads(sys.stdin.read())
     looked = []
     if order['commands']:
@@ -103,7 +123,7 @@ def main():
 
         tool = load_tool()
         looked = [look(tool, arguments, order['figures']) for arguments in order['commands']]
-    Path(sys.argv[1]).write_text(json.dumps(dict(machine=machine(), configs=looked)))
+    Path(args.answer).write_text(json.dumps(dict(machine=machine(), configs=looked)))
 
 
 if __name__ == '__main__':

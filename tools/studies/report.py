@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from vik_mm_cli.files import write_atomically
+
 from .plots import draw_curves, draw_dots
 from .results import markdown, read_results, write_csv
-from .runs import Run, write_text
+from .runs import Run
 
 
 def write_report(runs: list[Run], out: Path) -> str:
@@ -21,7 +23,7 @@ def write_report(runs: list[Run], out: Path) -> str:
     begun = read_results(runs)
     done = [result for result in begun if result.record is not None]
     text = markdown(done, runs, study)
-    write_text(out / 'results.md', text)
+    write_atomically(text.encode(), out / 'results.md')
     if done:
         write_csv(done, study, out / 'results.csv')
         draw_dots(done, study, out / 'dots')

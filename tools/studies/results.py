@@ -7,9 +7,11 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+from vik_mm_cli.files import write_atomically
+
 from .logs import Scalars, read_scalars
 from .overrides import render
-from .runs import Run, portable, write_text
+from .runs import Run, portable
 from .study import Figure, Study
 
 
@@ -88,7 +90,7 @@ def write_csv(results: list[Result], study: Study, path: Path) -> None:
             writer = csv.DictWriter(text, list(line), lineterminator='\n')
             writer.writeheader()
         writer.writerow(line)
-    write_text(path, text.getvalue())
+    write_atomically(text.getvalue().encode(), path)
 
 
 def markdown(results: list[Result], runs: list[Run], study: Study) -> str:

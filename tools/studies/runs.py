@@ -1,18 +1,18 @@
 """The runs of a study: their folders, what is recorded in them, and what is missing."""
 
 import datetime
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from vik_mm_cli.files import try_lock, write_atomically
+
 from .errors import StudyError
-from .overrides import Reference, fill_references, quote, render
+from .overrides import Reference, fill_references, render
 from .study import ROOT, Row, Study
 
 TRAIN = ROOT / 'tools' / 'train.py'
@@ -75,11 +75,27 @@ class WorkDir:
         return sum(sitting['end'] - sitting['start'] for sitting in self.sittings)
 
     def checkpoint(self) -> Path | None:
-        """Find the newest checkpoint."""
-        record = self.folder / 'last_checkpoint'
-        # The record holds the path at the time of writing; the folder may have moved since.
-        path = self.folder / Path(record.read_text().strip()).name if record.is_file() else None
-        return path if path is not None and path.exists() else None
+        """Find the newest checkpoint: the one that ``last_checkpoint`` names, or else the one written last."""
+        if named := self._named_checkpoint():
+            return named
+        found = [
+            path
+            for path in self.folder.glob('*.pth')
+            if not path.name.startswith(('.', 'best_', 'published-'))  # nothing that a training goes on from
+        ]
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+    def _named_checkpoint(self) -> Path | None:
+        try:
+            text = (self.folder / 'last_checkpoint').read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        if not text or not text.isprintable():
+            return None
+        # The record holds the path at the time of writing: the folder may have moved since. A config may have
+        # checkpoints written elsewhere.
+        places = (self.folder / Path(text).name, Path(text))
+        return next((path for path in places if os.path.exists(path)), None)
 
     def published(self) -> Path | None:
         """Find the file that ``publish.py`` made of the newest checkpoint."""
@@ -160,7 +176,7 @@ class Run(WorkDir):
             are_filled (bool): Whether files take the place of placeholders, where there are such files. Defaults to
                 True.
         """
-        paths = {name: quote(str(path)) for name, path in self.inputs().items() if path and are_filled}
+        paths = {name: str(path) for name, path in self.inputs().items() if path and are_filled}
         options = {**self.row.overrides, 'randomness.seed': self.seed}
         values = [f'{key}={render(fill_references(value, paths))}' for key, value in options.items()]
         return [
@@ -338,24 +354,7 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a record that is there whole or not at all."""
-    write_text(path, json.dumps(content, indent=1) + '\n')
-
-
-# As vik_mm.compat.atomic_files, whose import takes seconds.
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp('.unfinished', f'.{path.name}.', path.parent)
-    try:
-        with os.fdopen(handle, 'w') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    write_atomically((json.dumps(content, indent=1) + '\n').encode(), path)
 
 
 def lock(path: Path) -> int | None:
@@ -366,12 +365,11 @@ def lock(path: Path) -> int | None:
 
     Returns:
         int | None: The handle; None if another has the lock. The lock ends with the last process that has the handle.
+            Where there are no locks, nobody is kept out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    return handle
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    if try_lock(handle):
+        return handle
+    os.close(handle)
+    return None
