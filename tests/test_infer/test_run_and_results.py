@@ -220,8 +220,9 @@ class TestResults:
 
     def test_an_output_folder_that_cannot_be_is_told_before_the_model_is_built(self, tmp_path, images, call_tool):
         write(images / 'a.png')
-        (tmp_path / 'file').write_bytes(b'')
-        code, _ = call_tool('infer.py', 'no.py', 'no.pth', images, '--out', tmp_path / 'file/out')
+        for name in ('file', 'no.py', 'no.pth'):
+            (tmp_path / name).write_bytes(b'')
+        code, _ = call_tool('infer.py', tmp_path / 'no.py', tmp_path / 'no.pth', images, '--out', tmp_path / 'file/out')
         assert code == f'error: {tmp_path / "file"} is no folder; choose another output folder'
         (tmp_path / 'out/results.jsonl').mkdir(parents=True)
         with pytest.raises(BadInputError, match='no regular file'):

@@ -55,7 +55,7 @@ def look(tool, arguments, figures):
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             args = tool.parse_args(arguments)
-        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
+        cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config, args.amp)
         check_datasets(cfg, splits=('train', 'val'))
         check_figures(cfg, figures)
     except SystemExit as end:
