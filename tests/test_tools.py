@@ -32,6 +32,7 @@ def test_train_resume_and_test_go_through(tmp_path, shapes_config, run_tool):
     options = ('--cfg-options', 'train_cfg.max_epochs=2')
     again = run_tool('train.py', shapes_config, '--work-dir', work, '--resume', *options)
     assert f'resuming from {work}/epoch_1.pth' in again.text
+    assert 'CosineAnnealingLR) goes on as the checkpoint has it: end=1 (not 2)' in again.text
     assert 'Epoch(train) [2]' in again.text
     assert 'Epoch(train) [1]' not in again.text
     before, after = weights(work / 'epoch_1.pth'), weights(work / 'epoch_2.pth')
@@ -39,6 +40,9 @@ def test_train_resume_and_test_go_through(tmp_path, shapes_config, run_tool):
     assert any(not torch.equal(before[key], after[key]) for key in before)
     # What the Runner saves holds more than tensors; it must be readable as data.
     assert read_checkpoint(work / 'epoch_2.pth')['meta']['epoch'] == 2
+
+    over = run_tool('train.py', shapes_config, '--work-dir', work, '--resume')
+    assert 'nothing is left to train: the run ends after iteration 4, and the checkpoint is at iteration 8' in over.text
 
     pictures, out = tmp_path / 'pictures', tmp_path / 'out.pkl'
     result = run_tool(

@@ -16,6 +16,7 @@ from .option_values import ConfigOptions
 # As in vik_mm.swap, vik_mm.export and vik_mm.compat.configs, which cannot be imported without all the rest.
 BACKBONES = ('karat-b', 'karat-s', 'karat-t', 'vik-b', 'vik-l', 'vik-m', 'vik-s', 'vik-t')
 EXPORT_ENDINGS = {'onnx': '.onnx', 'torch-export': '.export.pt2', 'torchscript': '.ts', 'aoti': '.aoti.pt2'}
+CONFIG_ENDINGS = ('.py', '.json', '.yaml', '.yml')
 CONFIG_PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
@@ -94,13 +95,18 @@ def check_config(path: str, is_safe: bool = False) -> None:
 
     Raises:
         FileNotFoundError: If it is not there; the message names files that are similar.
+        ValueError: If it is no config file by its name.
     """
     package, mark, name = ('', '', path) if is_safe else path.rpartition('::')
     file = _shipped_configs(package) / name if mark else Path(path)
     if not file.is_file():
-        near = sorted(p.name for p in file.parent.glob('*.py')) if file.parent.is_dir() else []
+        # The folder that a command is given in holds programs as well.
+        near = sorted(p.name for p in file.parent.glob('*.py')) if file.parent.is_dir() and file.parent.name else []
         hint = f'; {file.parent.name}/ has {", ".join(near[:8])}{", ..." if len(near) > 8 else ""}' if near else ''
-        raise FileNotFoundError(f'config {path} does not exist{"" if is_safe else hint}')
+        what = 'is a folder' if file.is_dir() else 'does not exist'
+        raise FileNotFoundError(f'config {path} {what}{"" if is_safe else hint}')
+    if file.suffix not in CONFIG_ENDINGS:
+        raise ValueError(f'config {path} must end in {", ".join(CONFIG_ENDINGS)}')
 
 
 def check_checkpoint(path: str) -> None:
@@ -114,7 +120,7 @@ def check_checkpoint(path: str) -> None:
     """
     if '://' not in path and not Path(path).is_file():
         kind = 'exported file' if path.endswith(tuple(EXPORT_ENDINGS.values())) else 'checkpoint'
-        raise FileNotFoundError(f'{kind} {path} does not exist')
+        raise FileNotFoundError(f'{kind} {path} {"is a folder" if Path(path).is_dir() else "does not exist"}')
 
 
 def check_backbone(name: str) -> None:

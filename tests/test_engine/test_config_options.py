@@ -115,6 +115,28 @@ def test_options_of_mixed_precision_are_known_where_it_is_asked_for(root):
         load_config(path, options)
 
 
+def test_a_preprocessor_at_the_top_is_not_replaced_by_one_key_of_the_models(root):
+    path = str(root / 'configs/vik/vik-t_cifar10.py')
+    with pytest.raises(BadInputError, match=r'replace all of data_preprocessor; set data_preprocessor\.to_rgb'):
+        load_config(path, {'model.data_preprocessor.to_rgb': False})
+    assert load_config(path, {'data_preprocessor.to_rgb': True}).data_preprocessor.num_classes == 10
+
+
+@pytest.mark.parametrize(
+    'key,value',
+    [
+        *[('train_cfg.max_epochs', value) for value in (0, -3, 3.5, 'abc', float('nan'))],
+        ('train_cfg.val_interval', 0),
+        ('train_dataloader.batch_size', 0),
+        ('train_dataloader.num_workers', -1),
+        ('default_hooks.logger.interval', 0),
+    ],
+)
+def test_counts_that_make_no_sense_are_named(root, key, value):
+    with pytest.raises(ValueError, match=rf'{key}={value!r} must be a whole number from [01] up'):
+        load_config(str(root / 'configs/vik/vik-t_cifar10.py'), {key: value})
+
+
 class TestKeys:
     @pytest.mark.parametrize(
         ('key', 'says'),

@@ -166,3 +166,11 @@ def test_a_schedule_that_cannot_be_ends_the_tool_with_a_message(make_config, tmp
     config = make_config('classification', "param_scheduler = [dict(type='CosineAnnealingLR', begin=3)]\n")
     code, text = call_tool('train.py', config, '--work-dir', tmp_path, '--no-validate')
     assert str(code).startswith('error: param_scheduler.0 (CosineAnnealingLR) begins at epoch 3'), text[-2000:]
+
+
+def test_a_data_set_too_small_for_one_batch_is_named(call_tool, make_config):
+    config = make_config('classification', 'train_dataloader.update(batch_size=100, drop_last=True)\n')
+    code, _ = call_tool('train.py', config)
+    assert code == (
+        'error: 16 samples make no batch: lower train_dataloader.batch_size, or set train_dataloader.drop_last=False'
+    )

@@ -1,8 +1,12 @@
 import os
 import signal
+import time
+from types import SimpleNamespace
 
 import pytest
+from mmengine.fileio import get_file_backend
 
+from vik_mm.engine import AtomicCheckpointHook
 from vik_mm.engine.stop_signal import StopSignal, TrainingStopped, outlive_signals
 
 
@@ -49,6 +53,8 @@ def test_a_loader_process_outlives_both():
         signal.alarm(60)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)  # not its parent's
+        while signal.SIGTERM in signal.sigpending():  # another one meanwhile would be lost
+            time.sleep(0.01)
         signal.signal(signal.SIGUSR1, lambda *_: os.write(ready, b'.'))
         os.write(ready, b'.')
         while True:
@@ -61,3 +67,20 @@ def test_a_loader_process_outlives_both():
     os.kill(child, signal.SIGTERM)
     _, status = os.waitpid(child, 0)
     assert os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+
+
+def test_a_second_ctrl_c_while_the_config_is_formatted_for_a_checkpoint_is_no_wrong_config(tmp_path):
+    class Runner:
+        work_dir, message_hub = str(tmp_path), SimpleNamespace(update_info=lambda *_: None)
+
+        def save_checkpoint(self, *_, **__):
+            try:
+                raise KeyboardInterrupt
+            except:  # noqa: E722  as in MMEngine's Config.pretty_text
+                raise SyntaxError('Failed to format the config file')  # noqa: B904
+
+    hook = AtomicCheckpointHook(interval=1)
+    hook.out_dir, hook.last_ckpt, hook.file_backend = str(tmp_path), None, get_file_backend(str(tmp_path))
+    hook.backend_args = hook.file_client_args = None
+    with pytest.raises(KeyboardInterrupt):
+        hook._write(Runner(), 'interrupted.pth', {})

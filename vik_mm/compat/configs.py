@@ -50,9 +50,10 @@ def resolve_config(path: str) -> Path:
     package, mark, name = path.rpartition('::')
     file = shipped_configs(package) / name if mark else Path(path)
     if not file.is_file():
-        near = sorted(p.name for p in file.parent.glob('*.py')) if file.parent.is_dir() else []
+        # The folder that a command is given in holds programs as well.
+        near = sorted(p.name for p in file.parent.glob('*.py')) if file.parent.is_dir() and file.parent.name else []
         hint = f'; {file.parent.name}/ has {", ".join(near[:8])}{", ..." if len(near) > 8 else ""}' if near else ''
-        raise FileNotFoundError(f'config {path} does not exist{hint}')
+        raise FileNotFoundError(f'config {path} {"is a folder" if file.is_dir() else "does not exist"}{hint}')
     return file
 
 

@@ -181,6 +181,11 @@ class AtomicCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 write_atomically(self.last_ckpt.encode(), Path(runner.work_dir, RECORD))
+        except SyntaxError as error:
+            # MMEngine formats the config, and takes a second Ctrl-C meanwhile for a config that cannot be.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
         except OSError as error:
             raise BadInputError(
                 f'the checkpoint {self.last_ckpt} could not be written ({error.strerror or error}); the one before, '

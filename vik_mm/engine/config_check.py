@@ -22,6 +22,16 @@ _DICTS = (
     *(f'{split}_{part}' for split in _SPLITS for part in ('dataloader', 'cfg')),
 )
 
+# Whole numbers, and the least that makes sense.
+_LEAST = {
+    'train_cfg.max_epochs': 1,
+    'train_cfg.max_iters': 1,
+    'train_cfg.val_interval': 1,
+    'default_hooks.logger.interval': 1,
+    **{f'{split}_dataloader.batch_size': 1 for split in _SPLITS},
+    **{f'{split}_dataloader.num_workers': 0 for split in _SPLITS},
+}
+
 
 def check_form(cfg: Config) -> None:
     """Make sure that the parts of a config are dicts, or lists of dicts, where these are expected.
@@ -34,6 +44,8 @@ def check_form(cfg: Config) -> None:
     """
     for name in _DICTS:
         _check_dict(name, cfg.get(name))
+    for place, least in _LEAST.items():
+        _check_count(place, value_at(dict(cfg.items()), tuple(place.split('.'))), least)
     for name, hook in (cfg.get('default_hooks') or {}).items():
         _check_dict(f'default_hooks.{name}', hook)
     if cfg.get('optim_wrapper') is not None:
@@ -69,6 +81,13 @@ def _check_dict(place: str, value: Any, is_needed: bool = False) -> None:
     kind = value.get('type', '')
     if not isinstance(kind, str) and not callable(kind):
         raise ValueError(f'{place}.type={kind!r} must be the name of a class')
+
+
+def _check_count(place: str, value: Any, least: int) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or value < least:
+        raise ValueError(f'{place}={value!r} must be a whole number from {least} up')
 
 
 def warn_of_unread_names(cfg: Config) -> None:

@@ -17,6 +17,7 @@ _ELSEWHERE = {
     'launcher': 'it is set by --launcher',
     'custom_imports': 'it is read with the config file, before --cfg-options; write it there',
 }
+_PREPROCESSOR = ('model', 'data_preprocessor')
 _MOST = 8  # keys that a message lists
 
 
@@ -125,6 +126,11 @@ class _Check:
 
     def option(self, path: Path, value: Any) -> None:
         """Check a setting, and what stands inside of it."""
+        at_top, of_model = self.before.get('data_preprocessor'), value_at(self.before, _PREPROCESSOR)
+        if path[:2] == _PREPROCESSOR and at_top and not of_model:
+            # The Runner takes the one at the top only where the model has none.
+            self.errors.append(f'{_join(path)} would replace all of data_preprocessor; set {_join(path[1:])}')
+            return
         for end in range(len(path)):
             if not self._key(path[:end], path[end], path):
                 return

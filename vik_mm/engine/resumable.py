@@ -26,6 +26,7 @@ from vik_mm.errors import BadInputError
 from .checkpoint_hook import INTERRUPTED, AtomicCheckpointHook
 from .data_position import Feed, Position, replay_schedules
 from .misfit import describe_misfit, fitting_weights
+from .schedule_check import warn_of_kept_schedules
 from .seeded_batches import ITERATION, seed_all
 from .stop_signal import StopHook, StopSignal, TrainingStopped, ValidationStopped
 from .work_dir import lock_work_dir
@@ -150,6 +151,13 @@ class _Resumable:
         with lock_work_dir(self.runner.work_dir), StopSignal() as self._stop:
             self.runner.register_hook(StopHook(self._stop))
             self.runner.call_hook('before_train')
+            if self._iter >= self._max_iters:
+                print_log(
+                    f'nothing is left to train: the run ends after iteration {self._max_iters}, and the checkpoint is '
+                    f'at iteration {self._iter}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
             self._train()
             self.runner.call_hook('after_train')
         return self.runner.model
@@ -228,6 +236,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         Raises:
             BadInputError: If that place cannot be taken up.
         """
+        warn_of_kept_schedules(self.runner, checkpoint)
         meta, length = checkpoint['meta'], len(self.dataloader)
         epoch, count = meta['epoch'], meta['iter']
         if 'data' not in meta:
@@ -349,6 +358,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         Raises:
             BadInputError: If that place cannot be taken up.
         """
+        warn_of_kept_schedules(self.runner, checkpoint)
         meta = checkpoint['meta']
         if 'data' not in meta:
             print_log(

@@ -13,6 +13,11 @@ from vik_mm.errors import BadInputError
 
 # A warm-up that is longer than the first share of the run becomes at most the second.
 _LONGEST, _SHORTENED = 0.5, 0.1
+# Of schedulers, what a config sets; `base_values` are learning rates.
+_SETTINGS = (
+    *('begin', 'end', 'T_max', 'total_iters', 'milestones', 'step_size', 'gamma', 'power', 'eta_min', 'base_values'),
+    *('factor', 'start_factor', 'end_factor'),
+)
 _FEWEST = 2  # steps of a warm-up
 
 
@@ -47,6 +52,11 @@ def fit_schedules(runner: Runner | FlexibleRunner) -> None:
             numbers.
     """
     loop, schedulers = runner.train_loop, runner.param_schedulers
+    if isinstance(loop, EpochBasedTrainLoop) and not len(loop.dataloader):
+        raise BadInputError(
+            f'{len(loop.dataloader.dataset)} samples make no batch: lower train_dataloader.batch_size, or set '
+            'train_dataloader.drop_last=False'
+        )
     if not schedulers or not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)) or not len(loop.dataloader):
         return
     run = RunLength(loop.max_iters, len(loop.dataloader), isinstance(loop, EpochBasedTrainLoop))
@@ -58,6 +68,38 @@ def fit_schedules(runner: Runner | FlexibleRunner) -> None:
         runner.param_schedulers, messages = fit(schedulers, run)
     for message in messages:
         print_log(message, logger='current', level=logging.WARNING)
+
+
+def warn_of_kept_schedules(runner: Runner | FlexibleRunner, checkpoint: Mapping[str, Any]) -> None:
+    """Say which settings of schedules a resumed run has from its checkpoint, and not from its config.
+
+    Args:
+        runner (Runner): Its schedules have been built from the config.
+        checkpoint (Mapping): What it resumes from.
+    """
+    own, saved = runner.param_schedulers, checkpoint.get('param_schedulers')
+    if not isinstance(own, list) or not isinstance(saved, list):
+        return
+    for number, (scheduler, before) in enumerate(zip(own, saved)):
+        now = scheduler.state_dict()
+        others = [
+            f'{name}={_short(before[name])} (not {_short(now[name])})'
+            for name in _SETTINGS
+            if name in before and name in now and before[name] != now[name]
+        ]
+        if others:
+            print_log(
+                f'param_scheduler.{number} ({type(scheduler).__name__}) goes on as the checkpoint has it: '
+                f'{", ".join(others)}. For a schedule of the config start a new run from the weights: no --resume, '
+                '--cfg-options load_from=FILE',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def _short(value: Any) -> str:
+    values = sorted(set(value)) if isinstance(value, (list, Mapping)) else [value]
+    return ', '.join('the end' if each == INF else f'{each:.4g}' for each in values)
 
 
 def fit(schedulers: Any, run: RunLength, place: str = 'param_scheduler') -> tuple[list, list[str]]:
