@@ -1,5 +1,6 @@
 """The tools as a user runs them: processes, files, exit codes and messages."""
 
+import json
 import os
 import pickle
 import re
@@ -331,3 +332,31 @@ def test_packages_do_not_say_that_the_client_of_onedl_is_missing(capsys):
     mmengine.logging.print_log('Could not import OneDL.')
     mmengine.logging.print_log('another thing', level=logging.DEBUG)
     assert capsys.readouterr().out == 'Could not import OneDL.\nanother thing\n'
+
+
+class TestHoldOut:
+    @pytest.fixture
+    def annotations(self, tmp_path):
+        content = dict(
+            images=[dict(id=k) for k in range(10)],
+            annotations=[dict(id=k, image_id=k % 10, category_id=k % 3) for k in range(30)],
+            categories=[dict(id=k, name=str(k)) for k in range(3)],
+        )
+        path = tmp_path / 'all.json'
+        path.write_text(json.dumps(content))
+        return path
+
+    def test_each_image_and_its_objects_are_in_one_part(self, annotations, call_tool):
+        code, text = call_tool('data/hold_out.py', annotations, '--count', 3)
+        assert not code and '3 images, 9 objects of 3 categories' in text
+        parts = [json.loads(annotations.with_name(f'all_{name}.json').read_text()) for name in ('kept', 'held_out')]
+        ids = [{image['id'] for image in part['images']} for part in parts]
+        assert [len(each) for each in ids] == [7, 3] and not ids[0] & ids[1]
+        for part, own in zip(parts, ids):
+            assert {each['image_id'] for each in part['annotations']} == own
+        assert sum(len(part['annotations']) for part in parts) == 30
+
+    @pytest.mark.parametrize('count', [0, 10])
+    def test_a_count_that_leaves_a_part_empty_is_refused(self, annotations, call_tool, count):
+        code, _ = call_tool('data/hold_out.py', annotations, '--count', count)
+        assert code == f'error: --count {count} must be from 1 to 9, less than the images of the file'
