@@ -10,7 +10,7 @@ from downstream import whole_step
 from mmpretrain.registry import MODELS
 
 from vik_mm import ViK, ViTKArAt
-from vik_mm.backbones.vik_keys import to_reference
+from vik_mm.checkpoints.release_keys import to_reference
 from vik_mm.layers import RBFKANLayer
 from vik_mm.ops import rbf_kan
 

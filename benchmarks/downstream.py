@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
 import vik_mm  # noqa: F401  registers ViK
-from vik_mm.compat.sync_bn import without_sync_bn
+from vik_mm.config.machine import without_sync_bn
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
 NUM_OBJECTS = 8

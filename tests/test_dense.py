@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from vik_mm.engine import read_checkpoint
+from vik_mm.checkpoints import read_checkpoint
 
 SCOPES = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg'}
 
@@ -33,7 +33,7 @@ def make_checkpoint(tmp_path):
         torch.manual_seed(0)
         if 'data_preprocessor' in cfg:
             cfg.model.data_preprocessor = cfg.data_preprocessor
-        from vik_mm.compat.sync_bn import without_sync_bn
+        from vik_mm.config.machine import without_sync_bn
 
         model = MODELS.build(without_sync_bn(cfg.model))
         path = tmp_path / 'model.pth'

@@ -91,7 +91,7 @@ def test_recipe(root, name):
     assert Config.fromfile(root / f'configs/{name}.py').model.backbone.init_cfg.prefix == 'backbone.'
     images = dict(detection=16, segmentation=32 if '40k' in name else 16)[name.split('/')[0]]
     assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == images
-    model = MODELS.build(vik_mm.compat.sync_bn.without_sync_bn(cfg.model))
+    model = MODELS.build(vik_mm.config.machine.without_sync_bn(cfg.model))
     wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
     groups = {id(p): group for group in wrapper.optimizer.param_groups for p in group['params']}
     base = cfg.optim_wrapper.optimizer

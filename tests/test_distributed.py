@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 import vik_mm
-from vik_mm.engine import read_checkpoint
+from vik_mm.checkpoints import read_checkpoint
 
 IMAGES, SIZE = 4, 64
 

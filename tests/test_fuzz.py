@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import vik_mm
-from vik_mm.engine import load_weights, read_checkpoint, unwrap_state_dict
+from vik_mm.checkpoints import load_weights, read_checkpoint, unwrap_state_dict
 from vik_mm.errors import BadInputError
 
 SETTINGS = dict(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -186,7 +186,7 @@ def encoded():
 @settings(max_examples=10_000, **SETTINGS)
 @given(data=st.data())
 def test_image_bytes_are_decoded_or_named(data, encoded, tmp_path_factory):
-    from vik_mm.engine.damaged_files import GuardedPipeline
+    from vik_mm.datasets.unreadable_files import GuardedPipeline
 
     content = bytearray(data.draw(st.sampled_from(encoded)))
     for _ in range(data.draw(st.integers(1, 3))):

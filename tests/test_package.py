@@ -25,8 +25,12 @@ LAYERS = {
     'mixers': {'ops', 'layers', 'attention'},
     'backbones': {'ops', 'layers', 'attention', 'mixers', 'errors'},
     'compat': {'errors'},
+    'checkpoints': {'compat', 'errors'},
+    'config': {'checkpoints', 'compat', 'errors'},
     'datasets': {'compat', 'errors'},
-    'engine': {'compat', 'datasets', 'errors', 'swap'},
+    'engine': {'checkpoints', 'compat', 'datasets', 'errors'},
+    'deploy': {'backbones', 'compat', 'errors', 'ops', 'version'},
+    'inference': {'backbones', 'checkpoints', 'config', 'deploy', 'errors'},
     'analysis': {'attention'},
     'visualization': {'analysis'},
 }

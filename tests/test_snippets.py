@@ -21,8 +21,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from studies.study import read_study
 
-from vik_mm.compat.configs import resolve_config
-from vik_mm.engine import load_config
+from vik_mm.config import load_config
+from vik_mm_cli.config_files import find_config
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -188,7 +188,7 @@ def test_python_runs_as_printed(page, workspace):
 @pytest.mark.parametrize('block', [block for block in PYTHON if is_config(block)], ids=lambda block: block.id)
 def test_parts_of_configs_fit_the_configs_they_are_put_into(block, base, workspace):
     path = workspace / 'mine.py'
-    path.write_text(f"_base_ = '{resolve_config(base)}'\n{block.text}{BASES[base]}\n")
+    path.write_text(f"_base_ = '{find_config(base)}'\n{block.text}{BASES[base]}\n")
     cfg = Config.fromfile(path)
     init_default_scope(cfg.default_scope)
     cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), embed_dims=(64, 128, 320, 512))  # as 'small', but quick

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vik_mm.engine import read_checkpoint
+from vik_mm.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -289,35 +289,20 @@ class TestBeforeAnythingIsImported:
 
     def test_tools_know_what_the_package_knows(self, root, load_tool):
         import vik_mm
-        from vik_mm import export, swap
-        from vik_mm.compat import configs
+        from vik_mm import deploy
+        from vik_mm.config import swap
         from vik_mm.datasets.shapes import LAYOUTS
         from vik_mm_cli import command_line
 
         assert list(command_line.BACKBONES) == sorted(swap._BACKBONES)
-        assert command_line.CONFIG_PACKAGES == configs._PACKAGES
-        assert command_line.EXPORT_ENDINGS == export.ENDINGS
+        assert command_line.EXPORT_ENDINGS == deploy.ENDINGS
         tool = load_tool('export.py')
-        assert (tool.PARTS, tool.DTYPES) == (export.PARTS, export.DTYPES)
+        assert (tool.PARTS, tool.DTYPES) == (deploy.PARTS, deploy.DTYPES)
         assert load_tool('data/make_shapes.py').LAYOUTS == LAYOUTS
         archs = load_tool('model_converters/reference_to_vik_mm.py').ARCHS
         assert list(archs) == sorted(vik_mm.ViK.arch_settings)
         suites = re.search(r'^SUITES = dict\((.*?)^\)', (root / 'benchmarks/cases.py').read_text(), re.M | re.S)[1]
         assert list(load_tool('../benchmarks/bench.py').SUITES) == re.findall(r'(\w+)=', suites)
-
-    @pytest.mark.parametrize(
-        'path', ['none.py', 'configs/vik/none.py', 'mmpretrain::resnet/none.py', 'mmpretrain::none.py', 'mmfoo::a.py']
-    )
-    def test_a_missing_config_gets_the_message_of_the_package(self, path, root, monkeypatch):
-        from vik_mm.compat.configs import resolve_config
-        from vik_mm_cli import command_line
-
-        monkeypatch.chdir(root)
-        with pytest.raises(FileNotFoundError) as ours:
-            command_line.check_config(path)
-        with pytest.raises(FileNotFoundError) as theirs:
-            resolve_config(path)
-        assert str(ours.value) == str(theirs.value)
 
 
 def test_packages_do_not_say_that_the_client_of_onedl_is_missing(capsys):

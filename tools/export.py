@@ -10,7 +10,7 @@ import sys
 
 from vik_mm_cli.command_line import EXPORT_ENDINGS, add_config_arguments, parse
 
-# As in vik_mm.export.
+# As in vik_mm.deploy.export.
 PARTS = ('model', 'backbone')
 DTYPES = ('float32', 'float16', 'bfloat16', 'int8')
 
@@ -36,15 +36,10 @@ def run(args):
     """Export."""
     from mmengine.registry import init_default_scope
 
-    from vik_mm.engine import (
-        load_checkpoints_as_data,
-        load_config,
-        load_weights,
-        read_checkpoint,
-        unwrap_state_dict,
-    )
-    from vik_mm.export import export
-    from vik_mm.inference import build_model
+    from vik_mm.checkpoints import load_checkpoints_as_data, load_weights, read_checkpoint, unwrap_state_dict
+    from vik_mm.config import load_config
+    from vik_mm.deploy import export
+    from vik_mm.inference.predictor import build_model
 
     try:
         load_checkpoints_as_data()

@@ -25,7 +25,7 @@ def parse_args(argv=None):
 
 def predict(predictor, image, out, args):
     """Predict on one image and write its pictures; return its record."""
-    from vik_mm.input_images import OUTPUT_ENDINGS
+    from vik_mm.inference.input_images import OUTPUT_ENDINGS
 
     record, sample = predictor(image.path)
     if record['task'] == 'segmentation':
@@ -41,7 +41,7 @@ def predict_all(predictor, images, files, stop, args):
     """Predict on all images, or until a signal; raise OSError where nothing more can be written."""
     from rich.progress import track
 
-    from vik_mm.prediction_files import is_disk_full
+    from vik_mm.inference.prediction_files import is_disk_full
 
     for image in track(images, description='images', disable=len(images) == 1):
         if stop.received:
@@ -56,7 +56,7 @@ def predict_all(predictor, images, files, stop, args):
 
 def report(files, num_images):
     """Print how many images were predicted on, and what failed."""
-    from vik_mm.input_images import readable
+    from vik_mm.inference.input_images import readable
 
     print(f'{files.num_predicted} of {num_images} images: {readable(files.path)}')
     for name, reason in files.failures[:MAX_ERRORS_SHOWN]:
@@ -71,11 +71,12 @@ def report(files, num_images):
 
 def run(args):
     """Predict on all images."""
-    from vik_mm.engine import check_checkpoint_file, load_checkpoints_as_data, load_config
-    from vik_mm.export import exported_format
+    from vik_mm.checkpoints import check_checkpoint_file, load_checkpoints_as_data
+    from vik_mm.config import load_config
+    from vik_mm.deploy import exported_format
     from vik_mm.inference import Predictor
-    from vik_mm.input_images import find_images, readable
-    from vik_mm.prediction_files import PredictionFiles, StopSignals, check_writable
+    from vik_mm.inference.input_images import find_images, readable
+    from vik_mm.inference.prediction_files import PredictionFiles, StopSignals, check_writable
 
     try:
         check_writable(args.out)

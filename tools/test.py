@@ -32,17 +32,12 @@ def check(args):
 
 def prepare(args):
     """Make the config that goes to the Runner."""
-    from vik_mm.engine import (
-        add_compilation,
-        add_sanity_checks,
-        check_datasets,
-        fit_to_machine,
-        init_distributed,
-        load_checkpoints_as_data,
-        load_config,
-        read_checkpoint,
-    )
-    from vik_mm.export import exported_format
+    from vik_mm.checkpoints import load_checkpoints_as_data, read_checkpoint
+    from vik_mm.config import fit_to_machine, load_config
+    from vik_mm.datasets.layouts import check_datasets
+    from vik_mm.deploy import exported_format
+    from vik_mm.engine.hooks import add_compilation, add_sanity_checks
+    from vik_mm.engine.runner import init_distributed
 
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
@@ -81,9 +76,10 @@ def run(args):
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
-    from vik_mm.engine import describe_layouts, load_runner_weights
+    from vik_mm.checkpoints import load_runner_weights
+    from vik_mm.datasets.layouts import describe_layouts
+    from vik_mm.deploy import exported_format, run_exported
     from vik_mm.errors import BadInputError
-    from vik_mm.export import exported_format, run_exported
 
     try:
         cfg = prepare(args)

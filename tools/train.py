@@ -30,20 +30,12 @@ def parse_args(argv=None):
 
 def prepare(args):
     """Make the config that goes to the Runner."""
-    from vik_mm.compat.atomic_files import write_files_atomically
-    from vik_mm.engine import (
-        add_compilation,
-        add_sanity_checks,
-        check_datasets,
-        check_sharding,
-        fit_to_machine,
-        init_distributed,
-        load_checkpoints_as_data,
-        load_config,
-        make_resumable,
-        make_work_dir,
-        resolve_resume,
-    )
+    from vik_mm.checkpoints import load_checkpoints_as_data
+    from vik_mm.checkpoints.atomic_files import write_files_atomically
+    from vik_mm.config import fit_to_machine, load_config
+    from vik_mm.datasets.layouts import check_datasets
+    from vik_mm.engine.hooks import add_compilation, add_sanity_checks
+    from vik_mm.engine.runner import check_sharding, init_distributed, make_resumable, make_work_dir, resolve_resume
 
     load_checkpoints_as_data()
     write_files_atomically()
@@ -74,7 +66,8 @@ def run(args):
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
-    from vik_mm.engine import TrainingStopped, describe_layouts, fit_schedules
+    from vik_mm.datasets.layouts import describe_layouts
+    from vik_mm.engine.runner import TrainingStopped, fit_schedules
     from vik_mm.errors import BadInputError
 
     try:

@@ -5,19 +5,17 @@ A tool imports PyTorch and the mm packages, which takes ten seconds and more, in
 """
 
 import argparse
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .config_files import find_config
 from .option_values import ConfigOptions
 
-# As in vik_mm.swap, vik_mm.export and vik_mm.compat.configs, which cannot be imported without all the rest.
+# As in vik_mm.config.swap and vik_mm.deploy, which cannot be imported without all the rest.
 BACKBONES = ('karat-b', 'karat-s', 'karat-t', 'vik-b', 'vik-l', 'vik-m', 'vik-s', 'vik-t')
 EXPORT_ENDINGS = {'onnx': '.onnx', 'torch-export': '.export.pt2', 'torchscript': '.ts', 'aoti': '.aoti.pt2'}
-CONFIG_ENDINGS = ('.py', '.json', '.yaml', '.yml')
-CONFIG_PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +70,7 @@ def parse(
     given = vars(args)
     try:
         if 'config' in given:
-            check_config(args.config, given.get('safe_config', False))
+            find_config(args.config, given.get('safe_config', False))
         if given.get('backbone') is not None:
             check_backbone(args.backbone)
         if 'checkpoint' in given:
@@ -84,29 +82,6 @@ def parse(
     except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')
     return args
-
-
-def check_config(path: str, is_safe: bool = False) -> None:
-    """Make sure that a config file is there.
-
-    Args:
-        path (str): A file, or ``package::path`` for one that ships with a package.
-        is_safe (bool): Whether the config is to be read as data; such a one is always a file. Defaults to False.
-
-    Raises:
-        FileNotFoundError: If it is not there; the message names files that are similar.
-        ValueError: If it is no config file by its name.
-    """
-    package, mark, name = ('', '', path) if is_safe else path.rpartition('::')
-    file = _shipped_configs(package) / name if mark else Path(path)
-    if not file.is_file():
-        # The folder that a command is given in holds programs as well.
-        near = sorted(p.name for p in file.parent.glob('*.py')) if file.parent.is_dir() and file.parent.name else []
-        hint = f'; {file.parent.name}/ has {", ".join(near[:8])}{", ..." if len(near) > 8 else ""}' if near else ''
-        what = 'is a folder' if file.is_dir() else 'does not exist'
-        raise FileNotFoundError(f'config {path} {what}{"" if is_safe else hint}')
-    if file.suffix not in CONFIG_ENDINGS:
-        raise ValueError(f'config {path} must end in {", ".join(CONFIG_ENDINGS)}')
 
 
 def check_checkpoint(path: str) -> None:
@@ -134,15 +109,3 @@ def check_backbone(name: str) -> None:
     """
     if name not in BACKBONES:
         raise ValueError(f'backbone {name!r} is unknown; choose one of {list(BACKBONES)}')
-
-
-def _shipped_configs(package: str) -> Path:
-    spec = importlib.util.find_spec(package) if package in CONFIG_PACKAGES else None
-    if spec is None:
-        raise FileNotFoundError(f'{package} is not installed, or none of {", ".join(CONFIG_PACKAGES)}')
-    root = Path(spec.submodule_search_locations[0])
-    # An installed wheel has them below .mim, a checkout beside the package.
-    for folder in (root / '.mim/configs', root.parent / 'configs'):
-        if folder.is_dir():
-            return folder
-    raise FileNotFoundError(f'{root} came without configs')

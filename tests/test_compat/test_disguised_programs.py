@@ -7,8 +7,8 @@ import tarfile
 import pytest
 import torch
 
+from vik_mm.checkpoints import read_checkpoint
 from vik_mm.compat.disguised_programs import have_torch_load_refuse_programs, refuse_programs
-from vik_mm.engine import read_checkpoint
 from vik_mm.errors import BadInputError
 
 

@@ -13,7 +13,8 @@ from mmcv.ops import multi_scale_deform_attn
 from torch.nn import functional as F
 
 from vik_mm.compat import mmcv_ops
-from vik_mm.compat.mmcv_ops import MMCV_OPS, _Operators, attention, losses, regions
+from vik_mm.compat.mmcv_ops import MMCV_OPS, attention, losses, regions
+from vik_mm.compat.mmcv_ops.__init__ import _Operators
 
 SERVED = isinstance(sys.modules.get('mmcv._ext'), _Operators)
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)]

@@ -7,9 +7,10 @@ import mmengine.dataset.sampler as samplers
 import pytest
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
-from vik_mm.engine import data_position, seeded_batches
-from vik_mm.engine.data_position import Feed, Position
-from vik_mm.engine.seeded_batches import ResumableBatchSampler
+from vik_mm.engine.runner import data_position
+from vik_mm.engine.runner import samplers as seeded_batches
+from vik_mm.engine.runner.data_position import Feed, Position
+from vik_mm.engine.runner.samplers import ResumableBatchSampler
 from vik_mm.errors import BadInputError
 
 

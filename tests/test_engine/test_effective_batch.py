@@ -4,7 +4,7 @@ import pytest
 import torch
 from processes import Training
 
-from vik_mm.engine import read_checkpoint
+from vik_mm.checkpoints import read_checkpoint
 
 PLAIN = """
 train_dataloader.update(batch_size={batch})

@@ -8,19 +8,12 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.registry import OPTIM_WRAPPERS
 
-from vik_mm.compat.checkpoints import runner_classes
-from vik_mm.engine import (
-    CompileHook,
-    add_compilation,
-    check_checkpoint_file,
-    check_datasets,
-    fit_to_machine,
-    init_distributed,
-    load_config,
-    read_checkpoint,
-    resolve_resume,
-    unwrap_state_dict,
-)
+from vik_mm.checkpoints import check_checkpoint_file, read_checkpoint, unwrap_state_dict
+from vik_mm.compat.runner_classes import runner_classes
+from vik_mm.config import fit_to_machine, load_config
+from vik_mm.datasets.layouts import check_datasets
+from vik_mm.engine.hooks import CompileHook, add_compilation
+from vik_mm.engine.runner import init_distributed, resolve_resume
 from vik_mm.errors import BadInputError
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from processes import Training
 
-from vik_mm.engine import read_checkpoint
+from vik_mm.checkpoints import read_checkpoint
 
 # What is random: order, crops, flips, mixup, stochastic depth.
 RANDOM = """

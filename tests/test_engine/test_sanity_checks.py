@@ -15,9 +15,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS, init_default_scope
 from mmengine.structures import BaseDataElement, PixelData
 
+from vik_mm.datasets.layouts import check_datasets
 from vik_mm.datasets.summary import summarise
-from vik_mm.engine import SanityCheckHook, check_datasets
-from vik_mm.engine.damaged_files import DamageReport, GuardedPipeline
+from vik_mm.datasets.unreadable_files import DamageReport, GuardedPipeline
+from vik_mm.engine.hooks import SanityCheckHook
 from vik_mm.errors import BadInputError
 
 
@@ -92,7 +93,7 @@ def test_each_data_set_within_wrappers_has_its_lines(images, monkeypatch):
     both = dict(type='ConcatDataset', datasets=[one, one])
     dataset = DATASETS.build(dict(type='RepeatDataset', times=3, dataset=both))
     lines = []
-    monkeypatch.setattr('vik_mm.engine.sanity_check_hook.print_log', lambda line, **_: lines.append(line))
+    monkeypatch.setattr('vik_mm.engine.hooks.sanity_check_hook.print_log', lambda line, **_: lines.append(line))
     loader = SimpleNamespace(dataset=dataset)
     runner = SimpleNamespace(model=torch.nn.Linear(1, 1), train_dataloader=loader, val_loop=None, register_hook=print)
     SanityCheckHook().before_train(runner)

@@ -7,8 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
-from vik_mm.engine import read_checkpoint
-from vik_mm.engine.schedule_check import RunLength, fit
+from vik_mm.checkpoints import read_checkpoint
+from vik_mm.engine.runner.schedules import RunLength, fit
 from vik_mm.errors import BadInputError
 
 LINEAR = dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50)

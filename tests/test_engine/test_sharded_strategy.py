@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from processes import Training
 
-from vik_mm.engine import read_checkpoint
+from vik_mm.checkpoints import read_checkpoint
 
 LINES = """
 custom_imports = dict(imports=['vik_mm', 'faults'], allow_failed_imports=False)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from mmengine.fileio import get_file_backend
 
-from vik_mm.engine import AtomicCheckpointHook
-from vik_mm.engine.stop_signal import StopSignal, TrainingStopped, outlive_signals
+from vik_mm.engine.hooks import AtomicCheckpointHook
+from vik_mm.engine.runner.stop_signal import StopSignal, TrainingStopped, outlive_signals
 
 
 def send(name):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vik_mm.layers import ConvMLP, LayerScale, RBFKANLayer, conv_mlp
-from vik_mm.ops import linear, matmul, merge_patches, pad_to_multiple, split_patches
+from vik_mm.ops import linear, merge_patches, narrow_linear, pad_to_multiple, split_patches
 
 
 def test_patches_are_read_row_by_row_and_put_back():
@@ -77,7 +77,7 @@ def test_mlp_gives_one_answer_whatever_the_layout_and_the_strips(monkeypatch, si
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize('shape', [(0, 5), (4, 5), (2, 3, 5)], ids=str)
 def test_linear_is_torchs_linear(monkeypatch, shape, dtype):
-    monkeypatch.setattr(matmul, 'SMALL', 0)  # even small products take the way of the large ones
+    monkeypatch.setattr(narrow_linear, 'SMALL', 0)  # even small products take the way of the large ones
     torch.manual_seed(0)
     x, weight, bias = (torch.randn(*s, dtype=dtype, requires_grad=True) for s in (shape, (3, 5), (3,)))
     ours, theirs = linear(x, weight, bias), torch.nn.functional.linear(x, weight, bias)

@@ -32,7 +32,7 @@ def run(args):
     """Build the model and count."""
     from mmengine.registry import MODELS, init_default_scope
 
-    from vik_mm.engine import load_config
+    from vik_mm.config import load_config
 
     try:
         cfg = load_config(args.config)

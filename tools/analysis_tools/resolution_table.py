@@ -28,7 +28,9 @@ def test(args, ratio, resampled):
     """Return the metrics of one row."""
     from mmengine.runner import Runner
 
-    from vik_mm.engine import check_datasets, fit_to_machine, load_config, load_runner_weights
+    from vik_mm.checkpoints import load_runner_weights
+    from vik_mm.config import fit_to_machine, load_config
+    from vik_mm.datasets.layouts import check_datasets
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     check_datasets(cfg, splits=('test',))
@@ -59,7 +61,7 @@ def parse_args(argv=None):
 
 def run(args):
     """Test at each size, and write the rows."""
-    from vik_mm.engine import check_checkpoint_file, load_checkpoints_as_data
+    from vik_mm.checkpoints import check_checkpoint_file, load_checkpoints_as_data
 
     load_checkpoints_as_data()
     rows = []

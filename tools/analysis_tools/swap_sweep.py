@@ -104,9 +104,9 @@ def try_family(scope, family, name, size):
     from synthetic_step import try_model
 
     import vik_mm
-    from vik_mm.compat.configs import resolve_config
+    from vik_mm_cli.config_files import find_config
 
-    load = lambda: Config.fromfile(resolve_config(f'{scope}::{family}/{name}.py'))  # noqa: E731
+    load = lambda: Config.fromfile(find_config(f'{scope}::{family}/{name}.py'))  # noqa: E731
     try:
         cfg = vik_mm.swap_backbone(load(), 'vik-t')
         try_model(cfg, scope, size)

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 
 import vik_mm
-from vik_mm.compat.sync_bn import without_sync_bn
+from vik_mm.config.machine import without_sync_bn
 from vik_mm.datasets.shapes import draw_scene
 
 

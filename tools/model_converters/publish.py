@@ -30,8 +30,8 @@ def run(args):
     import torch
 
     import vik_mm
-    from vik_mm.compat.digests import sign_archive
-    from vik_mm.engine import read_checkpoint
+    from vik_mm.checkpoints import read_checkpoint
+    from vik_mm.checkpoints.digests import sign_archive
 
     try:
         checkpoint = read_checkpoint(args.src)
@@ -55,7 +55,7 @@ def run(args):
 
 def choose_weights(checkpoint, no_ema):
     """Choose the averaged weights, or the plain."""
-    from vik_mm.engine import unwrap_state_dict
+    from vik_mm.checkpoints import unwrap_state_dict
 
     if 'ema_state_dict' in checkpoint:
         # MMEngine stores the averages where others store the weights, and these where others store the averages.
@@ -73,7 +73,7 @@ def plain(value):
 
 def hand_out(stem, ending, content):
     """Write a file whose name holds its hash."""
-    from vik_mm.compat.atomic_files import write_atomically
+    from vik_mm.checkpoints.atomic_files import write_atomically
 
     path = Path(f'{stem}-{hashlib.sha256(content).hexdigest()[:8]}{ending}')
     write_atomically(content, path)
@@ -82,7 +82,7 @@ def hand_out(stem, ending, content):
 
 def publish_safetensors(stem, weights, meta):
     """Write the same as safetensors."""
-    from vik_mm.engine import write_safetensors
+    from vik_mm.checkpoints import write_safetensors
 
     draft = Path(f'{stem}.draft.safetensors')
     write_safetensors(weights, meta, draft)

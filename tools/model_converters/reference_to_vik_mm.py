@@ -30,7 +30,7 @@ def make_classifier(arch: str, num_classes: int, img_size):
 def find_arch(weights) -> str:
     """Find the arch that has the weights' macro design."""
     from vik_mm import ViK
-    from vik_mm.backbones.vik_keys import describe_reference
+    from vik_mm.checkpoints.release_keys import describe_reference
 
     design = describe_reference(weights)
     for name, setting in ViK.arch_settings.items():
@@ -51,8 +51,8 @@ def find_img_size(weights):
 
 def convert(checkpoint, arch=None, img_size=None, prefer_ema=True):
     """Convert what was read from a file; return what to write and the key that the weights were under."""
-    from vik_mm.backbones.vik_keys import describe_reference, from_reference
-    from vik_mm.engine import unwrap_state_dict
+    from vik_mm.checkpoints import unwrap_state_dict
+    from vik_mm.checkpoints.release_keys import describe_reference, from_reference
 
     weights, key = unwrap_state_dict(checkpoint, prefer_ema)
     found = find_arch(weights)
@@ -78,7 +78,7 @@ def run(args):
     """Convert."""
     import torch
 
-    from vik_mm.engine import read_checkpoint
+    from vik_mm.checkpoints import read_checkpoint
 
     try:
         converted, key = convert(read_checkpoint(args.src), args.arch, args.img_size, not args.no_ema)

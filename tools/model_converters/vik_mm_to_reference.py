@@ -17,8 +17,8 @@ def run(args):
     """Convert."""
     import torch
 
-    from vik_mm.backbones.vik_keys import to_reference
-    from vik_mm.engine import read_checkpoint, unwrap_state_dict
+    from vik_mm.checkpoints import read_checkpoint, unwrap_state_dict
+    from vik_mm.checkpoints.release_keys import to_reference
 
     try:
         weights, _ = unwrap_state_dict(read_checkpoint(args.src))

@@ -49,7 +49,8 @@ def look(tool, arguments, figures):
     Returns:
         dict: ``config``, or ``error``.
     """
-    from vik_mm.engine import check_datasets, end_safe_config, load_config
+    from vik_mm.config import end_safe_config, load_config
+    from vik_mm.datasets.layouts import check_datasets
 
     said = io.StringIO()
     try:

@@ -1,7 +1,7 @@
 """Attention for token sequences, and the learnable operator of Kolmogorov-Arnold attention."""
 
+from .attn_cfg import build_operator, check_attention
 from .bases import BASES
-from .build import build_operator, check_attention
 from .karat import BASE_ACTIVATIONS, KArAt, resample_tokens
 from .multihead import TokenAttention
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from vik_mm.attention import KArAt, build_operator
 
-from .token_mixing import MapMixer, is_mixer
+from .mixer_as_attention import MapMixer, is_mixer
 
 
 class KArAtWindowMSA(nn.Module):

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vik_mm.attention import TokenAttention, build_operator
 
-from .token_mixing import MapMixer, is_mixer
+from .mixer_as_attention import MapMixer, is_mixer
 
 ARCHS = {
     name: dict(embed_dims=64 * heads, num_layers=12, num_heads=heads, feedforward_channels=256 * heads)

@@ -2,7 +2,7 @@
 
 from .backends import is_exported, is_traced, reference_operators
 from .fourier_kan import fourier_kan, fourier_kan_backend
-from .matmul import linear
+from .narrow_linear import linear
 from .patches import merge_patches, pad_to_multiple, split_patches
 from .plus_conv import plus_conv2d, plus_conv2d_backend
 from .rbf_kan import patch_rbf_kan, rbf_kan, rbf_kan_backend

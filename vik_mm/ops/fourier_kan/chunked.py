@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vik_mm.ops.backends import compute_dtype, plain_or_operator, without_autocast
-from vik_mm.ops.matmul import linear
+from vik_mm.ops.narrow_linear import linear
 
 # A block of this many float32 values is 3 MB: it stays in the caches of the cores that made it.
 BLOCK_ELEMENTS = 800_000

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from vik_mm.ops.backends import compute_dtype, plain_or_operator, without_autocast
-from vik_mm.ops.matmul import linear
+from vik_mm.ops.narrow_linear import linear
 from vik_mm.ops.patches import merge_patches, pad_to_multiple, split_patches
 
 # A block of 2048 x 8 x 49 float32 values is 3 MB: it stays in the caches of the cores that made it.

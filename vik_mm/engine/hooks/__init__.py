@@ -1,0 +1,17 @@
+"""Hooks, registered in MMEngine."""
+
+from .checkpoint_hook import AtomicCheckpointHook
+from .compile_hook import CompileHook, add_compilation
+from .nonfinite_loss_hook import NonFiniteLossHook
+from .progress_hook import ProgressHook
+from .sanity_check_hook import SanityCheckHook, add_sanity_checks
+
+__all__ = [
+    'AtomicCheckpointHook',
+    'CompileHook',
+    'NonFiniteLossHook',
+    'ProgressHook',
+    'SanityCheckHook',
+    'add_compilation',
+    'add_sanity_checks',
+]
