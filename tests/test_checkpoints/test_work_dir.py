@@ -15,10 +15,10 @@ from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 from mmengine.logging import MessageHub, MMLogger
 
-from vik_mm.checkpoints import read_checkpoint
+from vik_mm.checkpoints import read_checkpoint, work_dir
 from vik_mm.checkpoints.work_dir import LOCK, lock_work_dir, newest_checkpoint, refuse_if_locked
 from vik_mm.engine.hooks import AtomicCheckpointHook
-from vik_mm.engine.runner import make_work_dir, resolve_resume, work_dir
+from vik_mm.engine.runner import make_work_dir, resolve_resume
 from vik_mm.errors import BadInputError
 
 
