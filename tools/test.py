@@ -36,8 +36,8 @@ def prepare(args):
     from vik_mm.config import fit_to_machine, load_config
     from vik_mm.datasets.layouts import check_datasets
     from vik_mm.deploy import exported_format
-    from vik_mm.engine.hooks import add_compilation, add_sanity_checks
-    from vik_mm.engine.runner import init_distributed
+    from vik_mm.engine.hooks import add_compilation
+    from vik_mm.engine.runner import complete_config, init_distributed
 
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
@@ -62,10 +62,10 @@ def prepare(args):
         cfg.pop('strategy', None)
     # The weights are loaded strictly below.
     cfg.load_from, cfg.resume = None, False
-    init_distributed(cfg, args.launcher, args.local_rank)
-    add_sanity_checks(cfg)
-    if args.compile or cfg.get('compile') is True:
+    if args.compile:
         add_compilation(cfg)
+    complete_config(cfg, is_training=False)
+    init_distributed(cfg, args.launcher, args.local_rank)
     fit_to_machine(cfg)
     return cfg
 

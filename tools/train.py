@@ -34,8 +34,8 @@ def prepare(args):
     from vik_mm.checkpoints.atomic_files import write_files_atomically
     from vik_mm.config import fit_to_machine, load_config
     from vik_mm.datasets.layouts import check_datasets
-    from vik_mm.engine.hooks import add_compilation, add_sanity_checks
-    from vik_mm.engine.runner import check_sharding, init_distributed, make_resumable, make_work_dir, resolve_resume
+    from vik_mm.engine.hooks import add_compilation
+    from vik_mm.engine.runner import check_sharding, complete_config, init_distributed, make_work_dir, resolve_resume
 
     load_checkpoints_as_data()
     write_files_atomically()
@@ -48,15 +48,14 @@ def prepare(args):
         cfg.auto_scale_lr.enable = True
         # MMEngine counts the images of an iteration; a step may be made of several.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+    if args.compile:
+        add_compilation(cfg)
+    complete_config(cfg)
     check_sharding(cfg)
     check_datasets(cfg, splits=('train', 'val'))
     make_work_dir(cfg)
     init_distributed(cfg, args.launcher, args.local_rank)
     resolve_resume(cfg, args.resume)
-    add_sanity_checks(cfg)
-    if args.compile or cfg.get('compile') is True:
-        add_compilation(cfg)
-    make_resumable(cfg)
     fit_to_machine(cfg)
     return cfg
 
@@ -67,7 +66,7 @@ def run(args):
     from mmengine.runner import Runner
 
     from vik_mm.datasets.layouts import describe_layouts
-    from vik_mm.engine.runner import TrainingStopped, fit_schedules
+    from vik_mm.engine.runner import TrainingStopped
     from vik_mm.errors import BadInputError
 
     try:
@@ -76,7 +75,6 @@ def run(args):
         sys.exit(f'error: {error}')
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     try:
-        fit_schedules(runner)
         runner.train()
     except (BadInputError, FileNotFoundError) as error:
         # A data loader's process hands over its whole traceback; the message stands last.

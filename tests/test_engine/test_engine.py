@@ -177,11 +177,6 @@ class TestLaunch:
         assert (cfg.train_cfg.max_epochs, cfg.work_dir) == (2, 'here')
         assert load_config(path).work_dir == os.path.join('work_dirs', 'vik-t_cifar10')
 
-    def test_mmpretrains_own_configs_get_the_collate_function_that_its_tools_add(self, tmp_path):
-        path = tmp_path / 'config.py'
-        path.write_text("default_scope = 'mmpretrain'\ntrain_dataloader = dict(batch_size=2)\n")
-        assert load_config(str(path)).train_dataloader.collate_fn.type == 'default_collate'
-
     @pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without a GPU')
     def test_without_a_gpu_mixed_precision_and_pinned_memory_go(self):
         cfg = Config(

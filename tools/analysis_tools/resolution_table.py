@@ -31,6 +31,7 @@ def test(args, ratio, resampled):
     from vik_mm.checkpoints import load_runner_weights
     from vik_mm.config import fit_to_machine, load_config
     from vik_mm.datasets.layouts import check_datasets
+    from vik_mm.engine.runner import complete_config
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     check_datasets(cfg, splits=('test',))
@@ -41,6 +42,7 @@ def test(args, ratio, resampled):
         size = backbone.get('img_size', 224)
         backbone.img_size = round(size * ratio) if isinstance(size, int) else tuple(round(s * ratio) for s in size)
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
+    complete_config(cfg, is_training=False)
     fit_to_machine(cfg)
     runner = Runner.from_cfg(cfg)
     load_runner_weights(runner, args.checkpoint)

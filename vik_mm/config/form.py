@@ -61,6 +61,7 @@ def check_form(cfg: Config) -> None:
             _check_dict(f'{split}_evaluator', evaluator, is_needed=True)
         if cfg.get(f'{split}_dataloader'):
             _check_dataset(f'{split}_dataloader.dataset', cfg[f'{split}_dataloader'].get('dataset'))
+            _check_dict(f'{split}_dataloader.batch_sampler', cfg[f'{split}_dataloader'].get('batch_sampler'))
 
 
 def _check_dataset(place: str, dataset: Any) -> None:

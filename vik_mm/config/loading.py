@@ -59,9 +59,4 @@ def load_config(
     elif cfg.get('work_dir') is None:
         stem = Path(path).stem
         cfg.work_dir = str(Path('work_dirs', f'{stem}_{backbone}' if backbone else stem))
-    if cfg.get('default_scope') == 'mmpretrain':
-        # MMPretrain's own configs leave this to its tools; without it batches come as lists.
-        for split in ('train', 'val', 'test'):
-            if loader := cfg.get(f'{split}_dataloader'):
-                loader.setdefault('collate_fn', dict(type='default_collate'))
     return cfg

@@ -4,7 +4,7 @@ from .checkpoint_hook import AtomicCheckpointHook
 from .compile_hook import CompileHook, add_compilation
 from .nonfinite_loss_hook import NonFiniteLossHook
 from .progress_hook import ProgressHook
-from .sanity_check_hook import SanityCheckHook, add_sanity_checks
+from .sanity_check_hook import SanityCheckHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -13,5 +13,4 @@ __all__ = [
     'ProgressHook',
     'SanityCheckHook',
     'add_compilation',
-    'add_sanity_checks',
 ]

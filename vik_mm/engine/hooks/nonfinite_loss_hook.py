@@ -16,7 +16,7 @@ class NonFiniteLossHook(Hook):
     """Stop when the loss is NaN or infinite several times in a row.
 
     Once may be an overflow that mixed precision skips. :class:`AtomicCheckpointHook` saves nothing meanwhile, so that
-    the last checkpoint is a good one. ``tools/train.py`` adds this hook.
+    the last checkpoint is a good one.
 
     Args:
         patience (int): How many losses in a row, at least 1. Defaults to 5.
