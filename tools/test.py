@@ -36,7 +36,6 @@ def prepare(args):
     from vik_mm.config import fit_to_machine, load_config
     from vik_mm.datasets.layouts import check_datasets
     from vik_mm.deploy import exported_format
-    from vik_mm.engine.hooks import add_compilation
     from vik_mm.engine.runner import complete_config, init_distributed
 
     load_checkpoints_as_data()
@@ -63,7 +62,7 @@ def prepare(args):
     # The weights are loaded strictly below.
     cfg.load_from, cfg.resume = None, False
     if args.compile:
-        add_compilation(cfg)
+        cfg.compile = True
     complete_config(cfg, is_training=False)
     init_distributed(cfg, args.launcher, args.local_rank)
     fit_to_machine(cfg)

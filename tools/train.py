@@ -34,7 +34,6 @@ def prepare(args):
     from vik_mm.checkpoints.atomic_files import write_files_atomically
     from vik_mm.config import fit_to_machine, load_config
     from vik_mm.datasets.layouts import check_datasets
-    from vik_mm.engine.hooks import add_compilation
     from vik_mm.engine.runner import check_sharding, complete_config, init_distributed, make_work_dir, resolve_resume
 
     load_checkpoints_as_data()
@@ -49,7 +48,7 @@ def prepare(args):
         # MMEngine counts the images of an iteration; a step may be made of several.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
     if args.compile:
-        add_compilation(cfg)
+        cfg.compile = True
     complete_config(cfg)
     check_sharding(cfg)
     check_datasets(cfg, splits=('train', 'val'))

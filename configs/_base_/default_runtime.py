@@ -9,7 +9,7 @@ default_hooks = dict(
     checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
-    # Here, and not in custom_hooks: a list of a leaf would replace them.
+    # Not in custom_hooks, a list that a leaf's own would replace.
     sanity_check=dict(type='SanityCheckHook'),
     nonfinite_loss=dict(type='NonFiniteLossHook'),
 )

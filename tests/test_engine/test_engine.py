@@ -12,8 +12,8 @@ from vik_mm.checkpoints import check_checkpoint_file, read_checkpoint, unwrap_st
 from vik_mm.compat.runner_classes import runner_classes
 from vik_mm.config import fit_to_machine, load_config
 from vik_mm.datasets.layouts import check_datasets
-from vik_mm.engine.hooks import CompileHook, add_compilation
-from vik_mm.engine.runner import init_distributed, resolve_resume
+from vik_mm.engine.hooks import CompileHook
+from vik_mm.engine.runner import complete_config, init_distributed, resolve_resume
 from vik_mm.errors import BadInputError
 
 
@@ -266,7 +266,8 @@ class TestCompileHook:
 
     def test_takes_the_place_of_mmengines_own(self):
         cfg = Config(dict(compile=True, custom_hooks=[dict(type='EMAHook')]))
-        add_compilation(cfg)
-        add_compilation(cfg)
+        complete_config(cfg)
+        cfg.compile = True
+        complete_config(cfg)
         assert [hook['type'] for hook in cfg.custom_hooks] == ['EMAHook', 'CompileHook']
         assert cfg.compile is False

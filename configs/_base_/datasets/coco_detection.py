@@ -35,7 +35,6 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=4,
     persistent_workers=True,
-    drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(

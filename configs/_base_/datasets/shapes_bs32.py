@@ -36,13 +36,5 @@ val_dataloader = dict(
 )
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 
-test_dataloader = dict(
-    batch_size=128,
-    num_workers=1,
-    pin_memory=True,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CustomDataset', data_root='data/shapes/imagenet', data_prefix='test', pipeline=test_pipeline),
-)
+test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], data_prefix='test'))
 test_evaluator = val_evaluator

@@ -9,7 +9,6 @@ load the data.
 
 import logging
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ from vik_mm.engine.hooks.checkpoint_hook import INTERRUPTED, AtomicCheckpointHoo
 from vik_mm.errors import BadInputError
 
 from .data_position import Feed, Position, replay_schedules
-from .samplers import ITERATION, ResumableBatchSampler, make_batches_resumable, seed_all
+from .samplers import ITERATION, make_batches_resumable, seed_all
 from .schedules import fit_schedules, warn_of_kept_schedules
 from .stop_signal import StopHook, StopSignal, TrainingStopped, ValidationStopped
 
@@ -93,14 +92,6 @@ class _Resumable:
     """What both loops share. ``_iter`` counts complete iterations, ``_epoch`` complete epochs."""
 
     _stop: StopSignal
-
-    @staticmethod
-    def _feedable(dataloader):
-        if isinstance(dataloader, Mapping):
-            return make_batches_resumable(dataloader)
-        if isinstance(dataloader.batch_sampler, ResumableBatchSampler):
-            return dataloader
-        raise TypeError('train_dataloader must be a config: the batches of a loader that is built cannot be resumed')
 
     @property
     def feed(self) -> Feed:
@@ -181,7 +172,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which can be taken up again anywhere; arguments are that one's."""
 
     def __init__(self, runner, dataloader, *args, **kwargs):
-        super().__init__(runner, self._feedable(dataloader), *args, **kwargs)
+        super().__init__(runner, make_batches_resumable(dataloader), *args, **kwargs)
         self._prepare()
 
     def position_at(self, epoch: int, iteration: int) -> Position:
@@ -283,7 +274,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
     Args:
         runner (Runner): The runner.
-        dataloader (DataLoader | dict): The training data.
+        dataloader (dict): Config of the loader of the training data.
         max_iters (int): Iterations.
         val_begin (int): The first iteration after which to validate. Defaults to 1.
         val_interval (int): Iterations from one validation to the next. Defaults to 1000.
@@ -301,7 +292,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         val_interval: int = 1000,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ):
-        BaseLoop.__init__(self, runner, self._feedable(dataloader))
+        BaseLoop.__init__(self, runner, make_batches_resumable(dataloader))
         if max_iters != int(max_iters) or max_iters < 1:
             raise ValueError(f'max_iters={max_iters} must be a positive integer')
         self._max_iters, self._max_epochs = int(max_iters), 1
