@@ -6,6 +6,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.attention import KArAt, build_operator
+from vik_mm.errors import BadInputError
 
 from .mixer_as_attention import MapMixer, is_mixer
 
@@ -68,9 +69,9 @@ class SwinKArAt(SwinTransformer):
         **kwargs: Arguments of ``mmpretrain.models.backbones.SwinTransformer``.
 
     Raises:
-        TypeError: If an argument is unknown to Swin, or an option to the attention.
-        ValueError: If an option has a value that makes no sense, or a universal operator is asked for: the stages have
-            different numbers of heads.
+        BadTypeError: If an argument is unknown to Swin, or an option to the attention.
+        BadInputError: If an option has a value that makes no sense, or a universal operator is asked for: the stages
+            have different numbers of heads.
 
     Source:
         arXiv 2503.10632.
@@ -79,7 +80,7 @@ class SwinKArAt(SwinTransformer):
     def __init__(self, attn_cfg: dict = dict(type='KArAt'), **kwargs):
         mixes_maps = is_mixer(attn_cfg)
         if attn_cfg.get('universal') and not mixes_maps:
-            raise ValueError("a universal operator serves blocks of as many heads, and Swin's stages differ in them")
+            raise BadInputError("a universal operator serves blocks of as many heads, and Swin's stages differ in them")
         super().__init__(**kwargs)
         grid = self.patch_resolution
         for stage in self.stages:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from vik_mm.errors import BadInputError
+from vik_mm.errors import BadInputError, BadTypeError
 from vik_mm.layers import ConvMLP, LayerScale
 from vik_mm.mixers import build_token_mixer
 from vik_mm.mixers.multipatch_rbfkan import effective_rank, resample_global_maps
@@ -48,13 +48,13 @@ class Stem(nn.Module):
         - Output: ``[B, C, ceil(H / stride), ceil(W / stride)]``.
 
     Raises:
-        ValueError: If the three numbers do not give that output size.
+        BadInputError: If the three numbers do not give that output size.
     """
 
     def __init__(self, in_channels: int, embed_dims: int, kernel_size: int = 7, stride: int = 4, padding: int = 2):
         super().__init__()
         if stride < 1 or not kernel_size - stride <= 2 * padding < kernel_size:
-            raise ValueError(
+            raise BadInputError(
                 f'stem=dict(kernel_size={kernel_size}, stride={stride}, padding={padding}) does not map H pixels to '
                 'ceil(H / stride); choose kernel_size - stride <= 2 * padding < kernel_size'
             )
@@ -199,8 +199,8 @@ class ViK(BaseBackbone):
           stride times ``2 ** i``.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If an argument has a value that makes no sense; the message names those that do.
+        BadTypeError: If an argument is of the wrong type.
+        BadInputError: If an argument has a value that makes no sense; the message names those that do.
 
     Source:
         arXiv 2601.21541; ``vik.py`` of the authors' release (commit 52c02a6), which has 'small' and 'base'. 'tiny',
@@ -245,13 +245,15 @@ class ViK(BaseBackbone):
         self.norm_eval = norm_eval
         for name, rate in (('drop_rate', drop_rate), ('drop_path_rate', drop_path_rate)):
             if not 0 <= rate < 1:
-                raise ValueError(f'{name}={rate} must be in [0, 1)')
+                raise BadInputError(f'{name}={rate} must be in [0, 1)')
         # Written so that NaN is refused too.
         if not 1 <= mlp_ratio * min(self.embed_dims) < math.inf:
-            raise ValueError(f'mlp_ratio={mlp_ratio} must be positive, and give each stage a hidden channel')
+            raise BadInputError(f'mlp_ratio={mlp_ratio} must be positive, and give each stage a hidden channel')
         mixers = _check_token_mixers(token_mixer, len(self.depths))
         if not 0 <= layer_scale_init_value < math.inf:
-            raise ValueError(f'layer_scale_init_value={layer_scale_init_value} must be 0 (no layer scale) or positive')
+            raise BadInputError(
+                f'layer_scale_init_value={layer_scale_init_value} must be 0 (no layer scale) or positive'
+            )
 
         self.stem = Stem(in_channels, self.embed_dims[0], **stem)
         strides = [self.stem.stride * 2**i for i in range(len(self.depths))]
@@ -284,7 +286,7 @@ class ViK(BaseBackbone):
         self.out_strides = [strides[i] for i in self.out_indices]
         self.ignore_padding = ignore_padding
         if ignore_padding and any(isinstance(module, _BatchNorm) for module in self.modules()):
-            raise ValueError(
+            raise BadInputError(
                 f'ignore_padding=True computes images of unlike sizes one after the other, and batch norm '
                 f'(norm_cfg={norm_cfg!r}) would see the statistics of single images; set ignore_padding=False, or '
                 "norm_cfg=dict(type='GN', num_groups=1)"
@@ -303,15 +305,15 @@ class ViK(BaseBackbone):
             tuple[Tensor, ...]: ``[B, C_i, ceil(H / s_i), ceil(W / s_i)]`` for ``i`` in ``out_indices``.
 
         Raises:
-            ValueError: If the number of dimensions or channels is wrong, or a side is less than 32.
+            BadInputError: If the number of dimensions or channels is wrong, or a side is less than 32.
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
+            raise BadInputError(
                 f'ViK takes images [B, {self.in_channels}, H, W], got {tuple(x.shape)}; '
                 'in_channels sets the number of channels'
             )
         if x.shape[2] < MIN_IMAGE_SIZE or x.shape[3] < MIN_IMAGE_SIZE:
-            raise ValueError(
+            raise BadInputError(
                 f'ViK takes images from {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} pixels up, got {x.shape[2]}x{x.shape[3]}; '
                 'resize or pad them'
             )
@@ -468,15 +470,17 @@ def _matches(stages: dict[int, tuple[int, int]], setting: dict) -> bool:
 def _check_arch(arch, settings) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if isinstance(arch, str):
         if arch not in settings:
-            raise ValueError(
+            raise BadInputError(
                 f'arch={arch!r} is unknown; choose one of {sorted(settings)} or give dict(depths=..., embed_dims=...)'
             )
         arch = settings[arch]
     elif not isinstance(arch, dict) or set(arch) != {'depths', 'embed_dims'}:
-        raise TypeError(f'arch must be one of {sorted(settings)} or dict(depths=..., embed_dims=...), got {arch!r}')
+        raise BadTypeError(f'arch must be one of {sorted(settings)} or dict(depths=..., embed_dims=...), got {arch!r}')
     depths, embed_dims = tuple(arch['depths']), tuple(arch['embed_dims'])
     if not depths or len(depths) != len(embed_dims) or min(*depths, *embed_dims) < 1:
-        raise ValueError(f'depths and embed_dims must be equally many positive numbers, got {depths} and {embed_dims}')
+        raise BadInputError(
+            f'depths and embed_dims must be equally many positive numbers, got {depths} and {embed_dims}'
+        )
     return depths, embed_dims
 
 
@@ -484,7 +488,7 @@ def _check_token_mixers(token_mixer, num_stages: int) -> list[dict]:
     if not isinstance(token_mixer, (list, tuple)):
         return [token_mixer] * num_stages
     if len(token_mixer) != num_stages:
-        raise ValueError(
+        raise BadInputError(
             f'token_mixer lists {len(token_mixer)} mixers, and arch has {num_stages} stages; give one config for each '
             'stage, or one for all'
         )
@@ -494,31 +498,31 @@ def _check_token_mixers(token_mixer, num_stages: int) -> list[dict]:
 def _check_img_size(img_size) -> tuple[int, int]:
     size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     if len(size) != 2 or min(size) < MIN_IMAGE_SIZE:
-        raise ValueError(f'img_size={img_size} must be one side or (height, width), each at least {MIN_IMAGE_SIZE}')
+        raise BadInputError(f'img_size={img_size} must be one side or (height, width), each at least {MIN_IMAGE_SIZE}')
     return size
 
 
 def _check_at_least(name: str, value: int, least: int) -> int:
     if not isinstance(value, int) or value < least:
-        raise ValueError(f'{name}={value!r} must be an integer of at least {least}')
+        raise BadInputError(f'{name}={value!r} must be an integer of at least {least}')
     return value
 
 
 def _check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
     given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
     if not given or any(not isinstance(i, int) or not -num_stages <= i < num_stages for i in given):
-        raise ValueError(
+        raise BadInputError(
             f'out_indices={out_indices} must be integers from 0 to {num_stages - 1}, or negative from the end'
         )
     indices = tuple(i % num_stages for i in given)
     if len(set(indices)) < len(indices):
-        raise ValueError(f'out_indices={out_indices} names a stage more than once')
+        raise BadInputError(f'out_indices={out_indices} names a stage more than once')
     return indices
 
 
 def _check_frozen_stages(frozen_stages, num_stages: int) -> int:
     if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages:
-        raise ValueError(
+        raise BadInputError(
             f'frozen_stages={frozen_stages!r} must be an integer from -1 (nothing) over 0 (the stem) to {num_stages}'
         )
     return frozen_stages

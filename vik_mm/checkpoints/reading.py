@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vik_mm.compat.configs_from_text import refuse_configs_from_text
 from vik_mm.compat.disguised_programs import have_torch_load_refuse_programs, refuse_programs
 from vik_mm.compat.runner_classes import runner_classes
-from vik_mm.errors import BadInputError
+from vik_mm.errors import BadInputError, BadTypeError
 
 from .atomic_files import write_atomically
 from .digests import find_damage, is_archive, sign_safetensors
@@ -41,7 +41,7 @@ def check_checkpoint_file(path: str | os.PathLike) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, or no checkpoint.
+        BadInputError: If the file is truncated, or no checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,7 +69,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated or damaged, is no checkpoint, or holds objects other than data.
+        BadInputError: If the file is truncated or damaged, is no checkpoint, or holds objects other than data.
     """
     path = Path(path)
     check_checkpoint_file(path)
@@ -232,7 +232,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
         meta = json.loads((file.metadata() or {}).get('meta', '{}'))
     if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta') or {}, dict):
-        raise TypeError(f'its metadata must be a dict, with a dict as dataset_meta, and is {str(meta)[:80]}')
+        raise BadTypeError(f'its metadata must be a dict, with a dict as dataset_meta, and is {str(meta)[:80]}')
     return dict(state_dict=weights, meta=meta)
 
 
@@ -248,7 +248,7 @@ def unwrap_state_dict(checkpoint: dict[str, Any], prefer_ema: bool = True) -> tu
         tuple[dict[str, Tensor], str | None]: The weights, and the key that they were under.
 
     Raises:
-        ValueError: If there are no weights.
+        BadInputError: If there are no weights.
     """
     keys = ['state_dict_ema', 'model_ema', 'state_dict', 'model']
     if not prefer_ema:

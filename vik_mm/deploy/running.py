@@ -75,14 +75,14 @@ def run_exported(model: Any, path: str | os.PathLike) -> dict[str, Any]:
         dict[str, Any]: What the file holds about itself.
 
     Raises:
-        ValueError: If the file holds a backbone alone, or a model of another task or number of classes.
+        BadInputError: If the file holds a backbone alone, or a model of another task or number of classes.
     """
     if exported_format(path) != 'onnx':
         print_log(f'{path} is a program, which runs with all that you may do here', logger='current')
     run, meta = load_exported(path)
     task = task_of(model)
     if meta['part'] != 'model' or meta['task'] != task:
-        raise ValueError(f'{path} holds a {meta["part"]} for {meta["task"]}; this needs a model for {task}')
+        raise BadInputError(f'{path} holds a {meta["part"]} for {meta["task"]}; this needs a model for {task}')
     if task == 'classification':
         model.extract_feat = lambda inputs, *_, **__: run(inputs)[0]
         model.head.forward = lambda logits: logits

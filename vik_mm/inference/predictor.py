@@ -44,7 +44,7 @@ class Predictor:
     def __init__(self, cfg: Config, checkpoint: str | os.PathLike, device: str | None = None):
         scope = cfg.get('default_scope')
         if scope not in _TASKS:
-            raise ValueError(f'default_scope={scope!r} of the config must be one of {sorted(_TASKS)}')
+            raise BadInputError(f'default_scope={scope!r} of the config must be one of {sorted(_TASKS)}')
         self.task = _TASKS[scope]
         init_default_scope(scope)
         is_exported = exported_format(checkpoint) is not None

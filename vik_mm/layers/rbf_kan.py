@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vik_mm.errors import BadInputError
 from vik_mm.ops import patch_rbf_kan, rbf_kan
 
 # Keeps a width that training drove towards zero from dividing by zero, as in the reference release.
@@ -30,7 +31,7 @@ class RBFKANLayer(nn.Module):
         - Output: ``[..., O]``.
 
     Raises:
-        ValueError: If ``num_grids < 2`` or ``grid_range`` does not increase.
+        BadInputError: If ``num_grids < 2`` or ``grid_range`` does not increase.
 
     Source:
         arXiv 2601.21541; ``RBFKANLayer`` of the authors' ``vik.py``, with the same start values.
@@ -46,10 +47,10 @@ class RBFKANLayer(nn.Module):
     ):
         super().__init__()
         if num_grids < 2:
-            raise ValueError(f'num_grids={num_grids}: the widths are set by the spacing of at least 2 Gaussians')
+            raise BadInputError(f'num_grids={num_grids}: the widths are set by the spacing of at least 2 Gaussians')
         first, last = grid_range
         if not first < last:
-            raise ValueError(f'grid_range={tuple(grid_range)} must increase')
+            raise BadInputError(f'grid_range={tuple(grid_range)} must increase')
         self.backend = backend
         spacing = (last - first) / (num_grids - 1)
         self.centers = nn.Parameter(torch.linspace(first, last, num_grids).repeat(in_features, 1))

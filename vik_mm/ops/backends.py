@@ -10,6 +10,8 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
+from vik_mm.errors import BadInputError, UnavailableError
+
 NAMES = ('chunked', 'reference', 'triton')
 OLDEST_TRITON = '3.2'  # that of PyTorch 2.6; the kernels' answers are no numbers with 3.1
 
@@ -50,11 +52,11 @@ def choose(
         Backend: ``(name, reason)``.
 
     Raises:
-        ValueError: If ``backend`` is unknown.
-        RuntimeError: If the backend asked for cannot run.
+        BadInputError: If ``backend`` is unknown.
+        UnavailableError: If the backend asked for cannot run.
     """
     if backend is not None and backend not in NAMES:
-        raise ValueError(f'backend={backend!r} is unknown; choose one of {list(NAMES)}, or None for the default')
+        raise BadInputError(f'backend={backend!r} is unknown; choose one of {list(NAMES)}, or None for the default')
     if _is_exporting:
         return Backend('reference', "the model is being exported: other runtimes know PyTorch's operators alone")
     if obstacle is None and backend in (None, 'triton') and is_on_gpu(x):
@@ -66,7 +68,7 @@ def choose(
             return Backend('triton', 'the default on CUDA')
         return Backend('chunked', f'runs everywhere; triton does not: {obstacle}')
     if backend == 'triton' and obstacle:
-        raise RuntimeError(f"backend='triton' cannot run here: {obstacle}; backend=None takes one that can")
+        raise UnavailableError(f"backend='triton' cannot run here: {obstacle}; backend=None takes one that can")
     return Backend(backend, 'asked for by name')
 
 

@@ -23,12 +23,12 @@ class NonFiniteLossHook(Hook):
 
     Raises:
         BadInputError: At the last of them, with the iteration and the files of the first batch.
-        ValueError: If ``patience`` is not a positive integer.
+        BadInputError: If ``patience`` is not a positive integer.
     """
 
     def __init__(self, patience: int = 5):
         if not isinstance(patience, int) or patience < 1:
-            raise ValueError(f'patience={patience!r} must be a positive integer')
+            raise BadInputError(f'patience={patience!r} must be a positive integer')
         self.patience = patience
         self._batches: deque = deque()
 

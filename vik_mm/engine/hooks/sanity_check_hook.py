@@ -39,15 +39,14 @@ class SanityCheckHook(Hook):
             however small the set is. Defaults to 0.01.
 
     Raises:
-        BadInputError: At the first thing found, or if a run has two of these hooks.
-        ValueError: If ``max_damaged`` is no share.
+        BadInputError: At the first thing found, if a run has two of these hooks, or if ``max_damaged`` is no share.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self, max_damaged: float = 0.01):
         if not 0 <= max_damaged <= 1:
-            raise ValueError(f'max_damaged={max_damaged} must be a share from 0 to 1')
+            raise BadInputError(f'max_damaged={max_damaged} must be a share from 0 to 1')
         self.max_damaged = max_damaged
         self._report = DamageReport()
         self._checked: list = []

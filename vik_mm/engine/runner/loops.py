@@ -294,7 +294,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
     ):
         BaseLoop.__init__(self, runner, make_batches_resumable(dataloader))
         if max_iters != int(max_iters) or max_iters < 1:
-            raise ValueError(f'max_iters={max_iters} must be a positive integer')
+            raise BadInputError(f'max_iters={max_iters} must be a positive integer')
         self._max_iters, self._max_epochs = int(max_iters), 1
         self._epoch = self._iter = 0
         self.val_begin, self.val_interval = val_begin, val_interval
