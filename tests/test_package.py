@@ -19,10 +19,10 @@ PACKAGE = Path(vik_mm.__file__).parent
 
 # What each part may import of the project. Everything else points the wrong way.
 LAYERS = {
-    'ops': set(),
-    'layers': {'ops'},
-    'attention': {'ops', 'layers'},
-    'mixers': {'ops', 'layers', 'attention'},
+    'ops': {'errors'},
+    'layers': {'ops', 'errors'},
+    'attention': {'ops', 'layers', 'errors'},
+    'mixers': {'ops', 'layers', 'attention', 'errors'},
     'backbones': {'ops', 'layers', 'attention', 'mixers', 'errors'},
     'compat': {'errors'},
     'checkpoints': {'compat', 'errors'},

@@ -1,9 +1,9 @@
 """Count the parameters and multiply-adds of a config's model; matrix products and convolutions are counted."""
 
 import argparse
-import sys
 
 from vik_mm_cli.command_line import parse
+from vik_mm_cli.errors import end_on_user_errors
 
 
 def count(model, height: int, width: int) -> tuple[int, int]:
@@ -34,10 +34,7 @@ def run(args):
 
     from vik_mm.config import load_config
 
-    try:
-        cfg = load_config(args.config)
-    except FileNotFoundError as error:
-        sys.exit(f'error: {error}')
+    cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     height, width = args.shape[0], args.shape[-1]
     parameters, macs = count(MODELS.build(cfg.model), height, width)
@@ -45,7 +42,8 @@ def run(args):
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':
