@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from mmengine.runner.checkpoint import load_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from vik_mm.compat.configs_from_text import refuse_configs_from_text
 from vik_mm.compat.disguised_programs import have_torch_load_refuse_programs, refuse_programs
+from vik_mm.compat.replacing import read_checkpoints_with
 from vik_mm.compat.runner_classes import runner_classes
 from vik_mm.errors import BadInputError, BadTypeError
 
@@ -197,15 +198,13 @@ def load_checkpoints_as_data() -> None:
     """Have all of this process read checkpoints as data: MMEngine's Runner and models too, resuming included.
 
     Files go through :func:`read_checkpoint`; whatever else calls ``torch.load``, for downloads say, is held to
-    ``weights_only=True`` by PyTorch's own switch, against OneDL's MMEngine as well, which would try again without.
-    Before PyTorch 2.6 that switch is not enough: ``torch.load`` is replaced by one that refuses programs.
+    ``weights_only=True``. Before PyTorch 2.6 that is not enough: ``torch.load`` is replaced by one that refuses
+    programs.
     Configs in Python that stand in checkpoints are refused too (``Config.fromstring``).
     """
     refuse_configs_from_text()
     have_torch_load_refuse_programs()
-    torch.serialization.add_safe_globals(runner_classes())
-    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    read_checkpoints_with(load_from_local, runner_classes())
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:

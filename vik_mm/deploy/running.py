@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from vik_mm.compat.registered_only import builds_registered_only
+from vik_mm.compat.replacing import answer_with
 from vik_mm.errors import BadInputError
 
 from .formats import ENDINGS, READERS, check_torch, exported_format
@@ -83,17 +84,5 @@ def run_exported(model: Any, path: str | os.PathLike) -> dict[str, Any]:
     task = task_of(model)
     if meta['part'] != 'model' or meta['task'] != task:
         raise BadInputError(f'{path} holds a {meta["part"]} for {meta["task"]}; this needs a model for {task}')
-    if task == 'classification':
-        model.extract_feat = lambda inputs, *_, **__: run(inputs)[0]
-        model.head.forward = lambda logits: logits
-    elif task == 'segmentation':
-        model.encode_decode = lambda inputs, batch_img_metas: run(inputs)[0]
-    else:
-
-        def levels(outs):
-            outs = iter(outs)
-            return tuple([next(outs) for _ in range(length)] for length in meta['lengths'])
-
-        model.extract_feat = run
-        model.bbox_head.forward = levels
+    answer_with(model, task, run, meta['lengths'])
     return meta

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from vik_mm.compat.replacing import keep_equal_sizes_apart
 from vik_mm.errors import BadInputError
 
 
@@ -42,8 +43,7 @@ class CompileHook(Hook):
             raise BadInputError(f'--compile compiles the backbone, and {type(model).__name__} has none')
         if self.backend == 'inductor' and (missing := _missing_compiler()):
             raise BadInputError(f'--compile: {missing}')
-        # Otherwise sides that are equal in the first batch would have to be equal in every other.
-        torch.fx.experimental._config.use_duck_shape = False
+        keep_equal_sizes_apart()
         backbone.compile(backend=self.backend, dynamic=True)
         print_log('the backbone will be compiled at the first batch, which takes minutes', logger='current')
 

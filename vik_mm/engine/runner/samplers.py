@@ -12,6 +12,8 @@ from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler
 
+from vik_mm.compat.replacing import fetch_batches_with
+
 from .data_position import Feed, Position
 
 ITERATION, _SAMPLE = 0, 1  # kinds of seeds
@@ -64,7 +66,7 @@ class ResumableBatchSampler(BatchSampler):
         self.feed = Feed(sampler, batch_size, drop_last, self._own)
         # Under a loop that does not call start(), the run's seed is the sampler's.
         self.seed, self._start, self._is_endless = getattr(sampler, 'seed', None) or 0, Position(), False
-        sampler.dataset.__getitems__ = _SeededItems(sampler.dataset)
+        fetch_batches_with(sampler.dataset, _SeededItems(sampler.dataset))
 
     def start(self, seed: int, position: Position, is_endless: bool = False) -> None:
         """Say how to go on.
