@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vik_mm.attention import KArAt, build_operator
 from vik_mm.errors import BadInputError
+from vik_mm.mixers import log_resampled_mixers
 
 from .mixer_as_attention import MapMixer, is_mixer
 
@@ -69,9 +70,9 @@ class SwinKArAt(SwinTransformer):
         **kwargs: Arguments of ``mmpretrain.models.backbones.SwinTransformer``.
 
     Raises:
-        BadTypeError: If an argument is unknown to Swin, or an option to the attention.
-        BadInputError: If an option has a value that makes no sense, or a universal operator is asked for: the stages
-            have different numbers of heads.
+        TypeError: If an argument is unknown to Swin, or an option to the attention.
+        ValueError: If an option has a value that makes no sense, or a universal operator is asked for: the stages have
+            different numbers of heads.
 
     Source:
         arXiv 2503.10632.
@@ -91,6 +92,7 @@ class SwinKArAt(SwinTransformer):
                 elif operator := build_operator(attn_cfg, attention.num_heads, attention.window_size, 0):
                     block.attn.w_msa = KArAtWindowMSA(attention, operator)
             grid = tuple(-(-side // 2) for side in grid)
+        self.register_load_state_dict_post_hook(log_resampled_mixers)
 
     def train(self, mode: bool = True) -> 'SwinKArAt':
         """Set training mode; frozen parts stay in evaluation mode."""

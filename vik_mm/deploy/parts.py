@@ -9,7 +9,7 @@ from mmpretrain.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
 from vik_mm.backbones import ConViTKArAt, ViTKArAt
-from vik_mm.backbones.vik import MIN_IMAGE_SIZE
+from vik_mm.backbones.arguments import MIN_IMAGE_SIZE
 from vik_mm.compat.tracing import trace_sizes
 from vik_mm.errors import BadInputError
 

@@ -64,22 +64,22 @@ class RBFKANLayer(nn.Module):
         """Map ``[..., F]`` to ``[..., O]``."""
         return rbf_kan(x, self.centers, self.widths, self.weight, backend=self.backend) + self.base(F.silu(x))
 
-    def add_to_patches(self, x: Tensor, patch_size: int) -> Tensor:
-        """Add to each patch of a map what the layer makes of it.
-
-        Args:
-            x (Tensor): ``[B, C, H, W]``.
-            patch_size (int): ``P``, in pixels; ``P * P`` are the layer's in and out features.
-
-        Returns:
-            Tensor: ``[B, C, H, W]``; see :func:`vik_mm.ops.patch_rbf_kan`.
-        """
-        base = self.base
-        return patch_rbf_kan(
-            x, self.centers, self.widths, self.weight, base.weight, base.bias, patch_size, backend=self.backend
-        )
-
     @property
     def widths(self) -> Tensor:
         """Standard deviations of the Gaussians, ``[F, G]``."""
         return self.log_widths.exp() + WIDTH_FLOOR
+
+
+def add_to_patches(x: Tensor, layer: RBFKANLayer, patch_size: int) -> Tensor:
+    """Compute ``patch + layer(patch)`` for each patch of a map, in one pass over the map.
+
+    Args:
+        x (Tensor): ``[B, C, H, W]``.
+        layer (RBFKANLayer): With ``P * P`` in and out features, the pixels of a patch read row by row.
+        patch_size (int): ``P``, in pixels.
+
+    Returns:
+        Tensor: ``[B, C, H, W]``; see :func:`vik_mm.ops.patch_rbf_kan`.
+    """
+    gaussians = (layer.centers, layer.widths, layer.weight)
+    return patch_rbf_kan(x, *gaussians, layer.base.weight, layer.base.bias, patch_size, backend=layer.backend)

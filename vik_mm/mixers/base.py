@@ -21,9 +21,15 @@ class TokenMixer(BaseModule):
         grid_size (tuple[int, int]): Height and width of the map at the backbone's ``img_size``.
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
+    Attributes:
+        resampled_from (tuple[int, int], optional): The grid that a checkpoint was made for, where loading it resampled
+            the mixer's weights to ``grid_size``; :func:`vik_mm.mixers.log_resampled_mixers` reads it.
+
     Shape:
         - Input and output: ``[B, C, H, W]``.
     """
+
+    resampled_from: tuple[int, int] | None = None
 
     def __init__(self, embed_dims: int, grid_size: tuple[int, int], init_cfg=None):
         super().__init__(init_cfg=init_cfg)
