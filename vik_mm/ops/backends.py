@@ -102,9 +102,8 @@ def why_no_triton(x: Tensor) -> str | None:
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
     """Give the dtype in which autocast, where it is on, wants a matrix product of ``x``, else the dtype of ``x``."""
-    device = x.device.type
-    if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
+    if x.dtype != torch.float64 and _is_autocast(x):
+        return torch.get_autocast_dtype(x.device.type)
     return x.dtype
 
 
@@ -115,8 +114,11 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
     """Keep autocast away from what an operator computes inside."""
-    on = torch.is_autocast_enabled(x.device.type)
-    return torch.autocast(x.device.type, enabled=False) if on else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if _is_autocast(x) else nullcontext()
+
+
+def _is_autocast(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)  # tensors without values have no autocast
 
 
 def is_traced() -> bool:
