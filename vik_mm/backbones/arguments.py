@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from vik_mm.errors import BadInputError, BadTypeError
+
 MIN_IMAGE_SIZE = 32
 
 
@@ -26,10 +28,10 @@ def check_arch(arch: str | dict, settings: dict[str, dict]) -> dict:
     form = f'dict({", ".join(f"{key}=..." for key in keys)})'
     if isinstance(arch, str):
         if arch not in settings:
-            raise ValueError(f'arch={arch!r} is unknown; choose one of {sorted(settings)} or give {form}')
+            raise BadInputError(f'arch={arch!r} is unknown; choose one of {sorted(settings)} or give {form}')
         arch = settings[arch]
     elif not isinstance(arch, dict) or set(arch) != set(keys):
-        raise TypeError(f'arch must be one of {sorted(settings)} or {form}, got {arch!r}')
+        raise BadTypeError(f'arch must be one of {sorted(settings)} or {form}, got {arch!r}')
     return dict(arch)
 
 
@@ -41,7 +43,9 @@ def check_stages(depths: Sequence[int], embed_dims: Sequence[int]) -> tuple[tupl
     """
     depths, embed_dims = tuple(depths), tuple(embed_dims)
     if not depths or len(depths) != len(embed_dims) or min(*depths, *embed_dims) < 1:
-        raise ValueError(f'depths and embed_dims must be equally many positive numbers, got {depths} and {embed_dims}')
+        raise BadInputError(
+            f'depths and embed_dims must be equally many positive numbers, got {depths} and {embed_dims}'
+        )
     return depths, embed_dims
 
 
@@ -54,7 +58,7 @@ def check_one_for_each_stage(name: str, value: dict | Sequence[dict], num_stages
     if not isinstance(value, (list, tuple)):
         return [value] * num_stages
     if len(value) != num_stages:
-        raise ValueError(
+        raise BadInputError(
             f'{name} lists {len(value)} mixers, and arch has {num_stages} stages; give one config for each stage, or '
             'one for all'
         )
@@ -69,7 +73,7 @@ def check_img_size(img_size: int | Sequence[int]) -> tuple[int, int]:
     """
     size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
     if len(size) != 2 or min(size) < MIN_IMAGE_SIZE:
-        raise ValueError(f'img_size={img_size} must be one side or (height, width), each at least {MIN_IMAGE_SIZE}')
+        raise BadInputError(f'img_size={img_size} must be one side or (height, width), each at least {MIN_IMAGE_SIZE}')
     return size
 
 
@@ -80,7 +84,7 @@ def check_at_least(name: str, value: int, least: int) -> int:
         ValueError: If it is none, or less than ``least``.
     """
     if not isinstance(value, int) or value < least:
-        raise ValueError(f'{name}={value!r} must be an integer of at least {least}')
+        raise BadInputError(f'{name}={value!r} must be an integer of at least {least}')
     return value
 
 
@@ -92,7 +96,7 @@ def check_rates(**rates: float) -> None:
     """
     for name, rate in rates.items():
         if not 0 <= rate < 1:
-            raise ValueError(f'{name}={rate} must be in [0, 1)')
+            raise BadInputError(f'{name}={rate} must be in [0, 1)')
 
 
 def check_hidden_dims(mlp_ratio: float, embed_dims: Sequence[int]) -> None:
@@ -103,7 +107,7 @@ def check_hidden_dims(mlp_ratio: float, embed_dims: Sequence[int]) -> None:
     """
     # Written so that NaN is refused too.
     if not 1 <= mlp_ratio * min(embed_dims) < math.inf:
-        raise ValueError(f'mlp_ratio={mlp_ratio} must be positive, and give each stage a hidden channel')
+        raise BadInputError(f'mlp_ratio={mlp_ratio} must be positive, and give each stage a hidden channel')
 
 
 def check_layer_scale(value: float) -> None:
@@ -113,7 +117,7 @@ def check_layer_scale(value: float) -> None:
         ValueError: If it is negative or not finite.
     """
     if not 0 <= value < math.inf:
-        raise ValueError(f'layer_scale_init_value={value} must be 0 (no layer scale) or positive')
+        raise BadInputError(f'layer_scale_init_value={value} must be 0 (no layer scale) or positive')
 
 
 def check_out_indices(out_indices: int | Sequence[int], count: int, rising: bool = False) -> tuple[int, ...]:
@@ -132,12 +136,14 @@ def check_out_indices(out_indices: int | Sequence[int], count: int, rising: bool
     """
     given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
     if not given or any(not isinstance(i, int) or not -count <= i < count for i in given):
-        raise ValueError(f'out_indices={out_indices} must be integers from 0 to {count - 1}, or negative from the end')
+        raise BadInputError(
+            f'out_indices={out_indices} must be integers from 0 to {count - 1}, or negative from the end'
+        )
     indices = tuple(i % count for i in given)
     if len(set(indices)) < len(indices):
-        raise ValueError(f'out_indices={out_indices} names an output more than once')
+        raise BadInputError(f'out_indices={out_indices} names an output more than once')
     if rising and sorted(indices) != list(indices):
-        raise ValueError(f'out_indices={out_indices} must rise')
+        raise BadInputError(f'out_indices={out_indices} must rise')
     return indices
 
 
@@ -148,7 +154,9 @@ def check_frozen_stages(frozen_stages: int, count: int) -> int:
         ValueError: If it is no integer from -1 to ``count``.
     """
     if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= count:
-        raise ValueError(f'frozen_stages={frozen_stages!r} must be an integer from -1 to {count}; -1 freezes nothing')
+        raise BadInputError(
+            f'frozen_stages={frozen_stages!r} must be an integer from -1 to {count}; -1 freezes nothing'
+        )
     return frozen_stages
 
 
@@ -163,11 +171,11 @@ def check_images(x: Tensor, in_channels: int) -> None:
         ValueError: If it is something else.
     """
     if x.ndim != 4 or x.shape[1] != in_channels:
-        raise ValueError(
+        raise BadInputError(
             f'ViK takes images [B, {in_channels}, H, W], got {tuple(x.shape)}; in_channels sets the number of channels'
         )
     if x.shape[2] < MIN_IMAGE_SIZE or x.shape[3] < MIN_IMAGE_SIZE:
-        raise ValueError(
+        raise BadInputError(
             f'ViK takes images from {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} pixels up, got {x.shape[2]}x{x.shape[3]}; '
             'resize or pad them'
         )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vik_mm.errors import BadInputError
 from vik_mm.ops import is_exported
 
 Extents = list[tuple[int, int]]
@@ -120,7 +121,7 @@ def refuse_batch_norm(backbone: nn.Module) -> None:
         ValueError: If a module of the backbone is a batch norm.
     """
     if any(isinstance(module, _BatchNorm) for module in backbone.modules()):
-        raise ValueError(
+        raise BadInputError(
             'ignore_padding=True computes images of unlike sizes one after the other, and batch norm would see the '
             "statistics of single images; set ignore_padding=False, or norm_cfg=dict(type='GN', num_groups=1)"
         )

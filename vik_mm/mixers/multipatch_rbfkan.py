@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from vik_mm.errors import BadInputError
 from vik_mm.layers import RBFKANLayer, add_to_patches
 from vik_mm.ops import average_to_grid, linear, plus_conv2d, spread_to_size
 
@@ -71,9 +72,9 @@ class MultiPatchRBFKAN(TokenMixer):
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
         if patch_size < 1:
-            raise ValueError(f'patch_size={patch_size} must be at least 1')
+            raise BadInputError(f'patch_size={patch_size} must be at least 1')
         if rank < 1:
-            raise ValueError(f'rank={rank} must be at least 1; global_mix=False leaves the global step out')
+            raise BadInputError(f'rank={rank} must be at least 1; global_mix=False leaves the global step out')
         self.patch_size = patch_size
         self.rank = rank
         self.use_axis_mix = axis_mix
