@@ -88,7 +88,7 @@ class _ValidatedHook(Hook):
         runner.message_hub.update_info(_VALIDATED, runner.iter)
 
 
-class _Resumable:
+class _Resumable(BaseLoop):
     """What both loops share. ``_iter`` counts complete iterations, ``_epoch`` complete epochs."""
 
     _stop: StopSignal
