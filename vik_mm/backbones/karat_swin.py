@@ -26,6 +26,8 @@ class KArAtWindowMSA(nn.Module):
         - Input and output: ``[windows, N, C]``.
     """
 
+    relative_position_index: Tensor
+
     def __init__(self, attention: WindowMSA, operator: KArAt):
         super().__init__()
         self.qkv, self.proj = attention.qkv, attention.proj

@@ -4,6 +4,7 @@ Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the im
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmpretrain.models.backbones import VisionTransformer
@@ -12,7 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vik_mm.attention import TokenAttention, build_operator
+from vik_mm.attention import KArAt, TokenAttention, build_operator
 from vik_mm.errors import BadInputError
 from vik_mm.mixers import log_resampled_mixers
 
@@ -141,14 +142,15 @@ class ViTKArAt(VisionTransformer):
         )
         self.with_cp, self.frozen_stages = with_cp, frozen_stages
         self.pyramid = _Pyramid(self.embed_dims, patch_size, out_indices) if is_pyramid else None
-        self.operator = None
+        self.operator: KArAt | None = None
         self._build_attention(attn_cfg, window_size, set(global_indices), attn_drop_rate)
         if frozen_stages > 0:
             self._freeze_stages()
         self.register_load_state_dict_post_hook(log_resampled_mixers)
 
     def _build_attention(self, attn_cfg: dict, window_size: int, global_indices: set[int], attn_drop_rate: float):
-        heads, grid, prefix = self.arch_settings['num_heads'], self.patch_resolution, self.num_extra_tokens
+        settings: Any = self.arch_settings  # of this arch, which MMPretrain's transformer has looked up
+        heads, grid, prefix = settings['num_heads'], self.patch_resolution, self.num_extra_tokens
         mixes_maps = is_mixer(attn_cfg)
         universal = attn_cfg.get('universal', False) and not mixes_maps
         windowed = [window_size > 0 and i not in global_indices for i in range(self.num_layers)]
@@ -206,7 +208,7 @@ class ViTKArAt(VisionTransformer):
                 outs.append(self._format_output(x, grid))
         return self.pyramid(outs[-1]) if self.pyramid is not None else tuple(outs)
 
-    def _block(self, layer: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _block(self, layer: Any, x: Tensor, grid: tuple[int, int]) -> Tensor:
         x = x + layer.attn(layer.ln1(x), grid, self.operator)
         return layer.ffn(layer.ln2(x), identity=x)
 

@@ -1,5 +1,7 @@
 """What of the mm packages computes sizes in a way that tracers take for constants, or other runtimes do not know."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import AdaptivePadding
@@ -21,6 +23,7 @@ def trace_sizes(model: nn.Module) -> None:
         for name, child in list(module.named_children()):
             # By name: MMSegmentation may not be installed.
             if type(child).__name__ == 'Upsample' and type(child).__module__.startswith('mmseg.') and not child.size:
+                options: dict[str, Any]
                 options = dict(scale_factor=child.scale_factor, mode=child.mode, align_corners=child.align_corners)
                 module.register_module(name, nn.Upsample(**options))
             elif type(child) is nn.AdaptiveAvgPool2d and isinstance(child.output_size, int):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, broadcast_object_list, get_world_size, is_main_process
@@ -173,7 +174,8 @@ class _GuardHook(Hook):
 
 def _on_main_process(find: Callable[[], Summary]) -> Summary:
     """Let one process look at the files; what it raises, all raise, so that none waits for it."""
-    summary = error = None
+    summary: Any = None
+    error: Exception | None = None
     if is_main_process():
         try:
             summary = find()

@@ -78,12 +78,14 @@ class ResumableBatchSampler(BatchSampler):
         """
         self.seed, self._start, self._is_endless = seed, position, is_endless
 
-    def __iter__(self) -> Iterator[list[_Draw]]:
+    # PyTorch's stub knows only plain indices; a draw is one that carries its seed.
+    def __iter__(self) -> Iterator[list[_Draw]]:  # type: ignore[override]
+        sampler: Any = self.sampler
         start, self._start = self._start, Position()
         epoch, skip = getattr(self.sampler, 'epoch', 0), start.seen // self.batch_size
         if self._is_endless and start.passes:
             epoch = start.passes
-            self.sampler.set_epoch(epoch)
+            sampler.set_epoch(epoch)
         while True:
             position, batches = 0, self.batches
             if self.feed.order is not None:
@@ -102,8 +104,8 @@ class ResumableBatchSampler(BatchSampler):
             if not self._is_endless:
                 return
             epoch, start = epoch + 1, Position()
-            if hasattr(self.sampler, 'set_epoch'):
-                self.sampler.set_epoch(epoch)
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.batches)
