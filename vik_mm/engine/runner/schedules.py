@@ -250,7 +250,7 @@ class _Schedule:
                 also = f' {place}.end={ends}' if self.ends else ''
                 lasts = _number((self.run.iterations - self.begin) / self.unit)
                 return self.begin + config[key] * self.unit, f'{place}.{key}={lasts}{also}'
-        return self.end, f'{place}.end={ends}'
+        return (self.end if self.ends else None), f'{place}.end={ends}'
 
 
 def _shorten(warm_up: _Schedule, schedules: list[_Schedule]) -> tuple[_Schedule, int, str]:
