@@ -7,6 +7,7 @@ To make them from a folder of whole arrays: ``python tests/helpers/golden_parts.
 import argparse
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 
@@ -56,8 +57,9 @@ class GoldenPart:
 
         own = {original_name(module, name): value for name, value in module.state_dict().items()}
         for name in kept:
-            value = self.arrays.get(name, own.get(name))
-            weights[name] = torch.zeros(shapes[name]) if value is None else value.reshape(shapes[name]).clone()
+            value = self.arrays.get(name, own.get(name, torch.zeros(())))
+            is_whole = value.numel() == math.prod(shapes[name])
+            weights[name] = (value.reshape(shapes[name]) if is_whole else value.expand(shapes[name])).clone()
         return weights
 
     def check(self, array, value, bar):
