@@ -12,7 +12,7 @@ from .compat.mmcv_ops import serve_mmcv_ops  # noqa: E402
 
 serve_mmcv_ops()  # before the first import of mmcv.ops, which mmpretrain tries too
 
-from . import datasets, engine, mixers  # noqa: E402, F401  register
+from . import datasets, engine, mixers, mlps  # noqa: E402, F401  register
 from .backbones import ViK, ViTKArAt  # noqa: E402
 from .model_index import register_model_index  # noqa: E402
 from .swap import swap_backbone  # noqa: E402
