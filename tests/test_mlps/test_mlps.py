@@ -111,6 +111,25 @@ def test_autocast_changes_the_answer_by_rounding_only(kind):
     assert (answer - expected).abs().max() <= 0.05 * expected.abs().max()
 
 
+@pytest.mark.triton
+@pytest.mark.parametrize('kind', ['FastKAN', 'FourierKAN'])
+def test_every_backend_gives_one_answer(kind):
+    x, answers = torch.randn(1, 8, 5, 3), []
+    for backend in ('reference', 'chunked', 'triton'):
+        mlp = move(build(kind, 8, 12, backend=backend))
+        y = mlp(x)
+        answers.append((y, *torch.autograd.grad(y.square().sum(), list(mlp.parameters()))))
+    for other in answers[1:]:
+        torch.testing.assert_close(other, answers[0], rtol=1e-3, atol=1e-4)
+
+
+@every_type
+def test_a_model_of_shapes_only_is_built_without_values(kind):
+    with torch.device('meta'):
+        mlp = build(kind)
+    assert all(value.is_meta for value in mlp.state_dict().values())
+
+
 @every_type
 def test_dropout_acts_in_training(kind):
     mlp, x = build(kind, drop_rate=0.5), torch.randn(2, 16, 5, 5)
