@@ -1,12 +1,14 @@
 """Token mixers: ``[B, C, H, W] -> [B, C, H, W]``, registered in MMPretrain, chosen by ``ViK(token_mixer=...)``."""
 
 from .base import TokenMixer, build_token_mixer
+from .davit import DaViTAttention
 from .maxvit import MaxViTAttention
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
 from .self_attention import SelfAttention
 
 __all__ = [
+    'DaViTAttention',
     'Identity',
     'MaxViTAttention',
     'MultiPatchRBFKAN',
