@@ -2,6 +2,7 @@
 
 from .base import TokenMixer, build_token_mixer
 from .davit import DaViTAttention
+from .l2vit import L2ViTGlobalAttention, L2ViTWindowAttention
 from .maxvit import MaxViTAttention
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
@@ -10,6 +11,8 @@ from .self_attention import SelfAttention
 __all__ = [
     'DaViTAttention',
     'Identity',
+    'L2ViTGlobalAttention',
+    'L2ViTWindowAttention',
     'MaxViTAttention',
     'MultiPatchRBFKAN',
     'Pooling',
