@@ -7,6 +7,7 @@ from .maxvit import MaxViTAttention
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
 from .self_attention import SelfAttention
+from .smt import ScaleAwareModulation, SMTAttention
 
 __all__ = [
     'DaViTAttention',
@@ -16,6 +17,8 @@ __all__ = [
     'MaxViTAttention',
     'MultiPatchRBFKAN',
     'Pooling',
+    'SMTAttention',
+    'ScaleAwareModulation',
     'SelfAttention',
     'TokenMixer',
     'build_token_mixer',
