@@ -6,6 +6,7 @@ from .l2vit import L2ViTGlobalAttention, L2ViTWindowAttention
 from .maxvit import MaxViTAttention
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
+from .nprf import NPRFAttention
 from .self_attention import SelfAttention
 from .smt import ScaleAwareModulation, SMTAttention
 
@@ -16,6 +17,7 @@ __all__ = [
     'L2ViTWindowAttention',
     'MaxViTAttention',
     'MultiPatchRBFKAN',
+    'NPRFAttention',
     'Pooling',
     'SMTAttention',
     'ScaleAwareModulation',
