@@ -7,6 +7,7 @@ from .maxvit import MaxViTAttention
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
 from .nprf import NPRFAttention
+from .polyphase import PolyphaseAnchoring
 from .self_attention import SelfAttention
 from .smt import ScaleAwareModulation, SMTAttention
 
@@ -18,6 +19,7 @@ __all__ = [
     'MaxViTAttention',
     'MultiPatchRBFKAN',
     'NPRFAttention',
+    'PolyphaseAnchoring',
     'Pooling',
     'SMTAttention',
     'ScaleAwareModulation',
