@@ -68,7 +68,7 @@ class WindowAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B I J, h, S T, d]
         answer = F.scaled_dot_product_attention(q, k, v, attn_mask=self._score_bias(q, side, inside, batch))
         answer = self.proj(answer.transpose(1, 2).flatten(2)).view(groups.shape)
-        return _crop(merge_windows(answer, self.spread), height, width).permute(0, 3, 1, 2)
+        return crop_map(merge_windows(answer, self.spread), height, width).permute(0, 3, 1, 2)
 
     def _group_side(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of a group; those of a smaller map where its padding would be hidden anyway."""
@@ -134,6 +134,23 @@ def merge_windows(groups: Tensor, spread: bool = False) -> Tensor:
     return x.flatten(3, 4).flatten(1, 2)
 
 
+def crop_map(x: Tensor, height: int, width: int) -> Tensor:
+    """Cut a map to its first rows and columns.
+
+    Args:
+        x (Tensor): ``[B, H', W', K]``.
+        height (int): ``H``.
+        width (int): ``W``.
+
+    Returns:
+        Tensor: ``[B, H, W, K]``.
+    """
+    if is_traced():  # a slice would bind the graph to whether there is padding, by the slice's memory layout
+        rows, columns = (torch.arange(length, device=x.device) for length in (height, width))
+        return x.index_select(1, rows).index_select(2, columns)
+    return x[:, :height, :width]
+
+
 def relative_bias(table: Tensor, side: tuple[int, int]) -> Tensor:
     """Look up the bias of each pair of pixels of a group.
 
@@ -167,11 +184,3 @@ def _fill_up(x: Tensor, side: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
     x = F.pad(x, (0, 0, 0, filled[1] - width, 0, filled[0] - height))
     rows, columns = (torch.arange(length, device=x.device) for length in filled)
     return x, (rows < height)[:, None] & (columns < width)
-
-
-def _crop(x: Tensor, height: int, width: int) -> Tensor:
-    """Cut ``[B, H', W', K]`` to ``[B, H, W, K]``."""
-    if is_traced():  # a slice would bind the graph to whether there is padding, by the slice's memory layout
-        rows, columns = (torch.arange(length, device=x.device) for length in (height, width))
-        return x.index_select(1, rows).index_select(2, columns)
-    return x[:, :height, :width]
