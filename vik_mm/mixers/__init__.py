@@ -2,6 +2,7 @@
 
 from .base import TokenMixer, build_token_mixer
 from .biformer import BiLevelRoutingAttention
+from .lrnet import LocalRelation
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
 from .self_attention import SelfAttention
@@ -9,6 +10,7 @@ from .self_attention import SelfAttention
 __all__ = [
     'BiLevelRoutingAttention',
     'Identity',
+    'LocalRelation',
     'MultiPatchRBFKAN',
     'Pooling',
     'SelfAttention',
