@@ -2,6 +2,7 @@
 
 from .base import TokenMixer, build_token_mixer
 from .biformer import BiLevelRoutingAttention
+from .casvit import ConvAdditiveAttention
 from .lrnet import LocalRelation
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
@@ -9,6 +10,7 @@ from .self_attention import SelfAttention
 
 __all__ = [
     'BiLevelRoutingAttention',
+    'ConvAdditiveAttention',
     'Identity',
     'LocalRelation',
     'MultiPatchRBFKAN',
