@@ -3,6 +3,7 @@
 from .base import TokenMixer, build_token_mixer
 from .biformer import BiLevelRoutingAttention
 from .casvit import ConvAdditiveAttention
+from .fibottention import Fibottention
 from .lrnet import LocalRelation
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
@@ -11,6 +12,7 @@ from .self_attention import SelfAttention
 __all__ = [
     'BiLevelRoutingAttention',
     'ConvAdditiveAttention',
+    'Fibottention',
     'Identity',
     'LocalRelation',
     'MultiPatchRBFKAN',
