@@ -3,6 +3,7 @@
 from .base import TokenMixer, build_token_mixer
 from .biformer import BiLevelRoutingAttention
 from .casvit import ConvAdditiveAttention
+from .datpp import DeformableAttention
 from .fibottention import Fibottention
 from .lrnet import LocalRelation
 from .metaformer import Identity, Pooling
@@ -12,6 +13,7 @@ from .self_attention import SelfAttention
 __all__ = [
     'BiLevelRoutingAttention',
     'ConvAdditiveAttention',
+    'DeformableAttention',
     'Fibottention',
     'Identity',
     'LocalRelation',
