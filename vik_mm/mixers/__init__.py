@@ -5,6 +5,7 @@ from .biformer import BiLevelRoutingAttention
 from .casvit import ConvAdditiveAttention
 from .datpp import DeformableAttention
 from .fibottention import Fibottention
+from .life import LIFEAttention
 from .lrnet import LocalRelation
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
@@ -16,6 +17,7 @@ __all__ = [
     'DeformableAttention',
     'Fibottention',
     'Identity',
+    'LIFEAttention',
     'LocalRelation',
     'MultiPatchRBFKAN',
     'Pooling',
