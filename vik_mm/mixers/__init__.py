@@ -9,6 +9,7 @@ from .life import LIFEAttention
 from .lrnet import LocalRelation
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
+from .riformer import RIFormerAffine, fold_affine
 from .self_attention import SelfAttention
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     'LocalRelation',
     'MultiPatchRBFKAN',
     'Pooling',
+    'RIFormerAffine',
     'SelfAttention',
     'TokenMixer',
     'build_token_mixer',
+    'fold_affine',
 ]
