@@ -1,5 +1,6 @@
 """Token mixers: ``[B, C, H, W] -> [B, C, H, W]``, registered in MMPretrain, chosen by ``ViK(token_mixer=...)``."""
 
+from .arc import AdaptiveRotatedConv
 from .base import TokenMixer, build_token_mixer
 from .biformer import BiLevelRoutingAttention
 from .casvit import ConvAdditiveAttention
@@ -13,6 +14,7 @@ from .riformer import RIFormerAffine, fold_affine
 from .self_attention import SelfAttention
 
 __all__ = [
+    'AdaptiveRotatedConv',
     'BiLevelRoutingAttention',
     'ConvAdditiveAttention',
     'DeformableAttention',
