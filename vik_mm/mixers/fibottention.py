@@ -17,6 +17,7 @@ from vik_mm.ops import is_exported, is_traced
 
 from .base import TokenMixer
 from .heads import check_pairs, count_heads, join_heads, split_heads
+from .shifts import shifted_products, shifted_sum
 
 # Maps of fewer pixels are faster as one dense product under a mask (measured on a CPU).
 DENSE_TOKENS = 128
@@ -188,26 +189,18 @@ def _serves_all_sizes() -> bool:
 
 def _attend_sparsely(q: Tensor, k: Tensor, v: Tensor, offsets: tuple[tuple[int, ...], ...]) -> Tensor:
     """Attend at the distances of each head, through shifted views of the map; ``[B, C, H, W]`` all."""
-    parts = zip(*(part.flatten(2).chunk(len(offsets), dim=1) for part in (q, k, v)), offsets)
-    heads = [_attend_at_distances(*part) for part in parts]
-    return torch.cat(heads, dim=1).unflatten(2, q.shape[2:])
+    heads = (part.flatten(2).unflatten(1, (len(offsets), -1)).unsqueeze(3).split(1, dim=1) for part in (q, k, v))
+    outs = [_attend_at_distances(*head) for head in zip(*heads, offsets)]
+    return torch.cat(outs, dim=1).view(q.shape)
 
 
 def _attend_at_distances(q: Tensor, k: Tensor, v: Tensor, distances: tuple[int, ...]) -> Tensor:
-    """Attend to pixels before and after each pixel, ``[B, d, N]`` all."""
-    num_tokens = q.shape[2]
-    shifts = sorted({sign * distance for distance in distances if distance < num_tokens for sign in (-1, 1)})
-    margin = shifts[-1]
-    keys, values = F.pad(k, (margin, margin)), F.pad(v, (margin, margin))
-
-    def shifted(padded, shift):
-        return padded[..., margin + shift : margin + shift + num_tokens]
-
-    q = q * q.shape[1] ** -0.5
-    scores = torch.stack([(q * shifted(keys, shift)).sum(1) for shift in shifts], dim=1)  # [B, M, N]
-    partner = torch.arange(num_tokens, device=q.device) + torch.tensor(shifts, device=q.device)[:, None]
-    weights = scores.masked_fill((partner < 0) | (partner >= num_tokens), -torch.inf).softmax(dim=1)
-    out = torch.zeros_like(q)
-    for number, shift in enumerate(shifts):
-        out = torch.addcmul(out, weights[:, number, None], shifted(values, shift))
-    return out
+    """Attend to pixels before and after each pixel; all are maps of one row, ``[B, 1, d, 1, N]``."""
+    num_tokens = q.shape[4]
+    steps = sorted({sign * distance for distance in distances if distance < num_tokens for sign in (-1, 1)})
+    margin = steps[-1]
+    shifts = [(0, margin + step) for step in steps]
+    scores = shifted_products(q * q.shape[2] ** -0.5, F.pad(k, (margin, margin)), shifts)  # [B, 1, M, 1, N]
+    partner = torch.arange(num_tokens, device=q.device) + torch.tensor(steps, device=q.device)[:, None, None]
+    weights = scores.masked_fill((partner < 0) | (partner >= num_tokens), -torch.inf).softmax(dim=2)
+    return shifted_sum(weights, F.pad(v, (margin, margin)), shifts)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
+from .shifts import shifted_sum
 
 SIMILARITIES = {
     'multiply': torch.mul,
@@ -122,22 +123,18 @@ def local_relation(q: Tensor, k: Tensor, v: Tensor, prior: Tensor, similarity: s
     groups, side, _ = prior.shape
     height, width = q.shape[2:]
     margin = (side // 2,) * 4
-    keys = F.pad(k, margin)
-    is_outside = F.pad(q.new_zeros(1, 1, height, width), margin, value=1).bool()
-    places = [(i, j) for i in range(side) for j in range(side)]
-
-    def shifted(padded, i, j):
-        return padded[..., i : i + height, j : j + width]
-
-    relate = SIMILARITIES[similarity]
-    scores = torch.stack([relate(q, shifted(keys, i, j)) for i, j in places], dim=2)  # [B, G, K K, H, W]
-    scores = scores + prior.flatten(1)[:, :, None, None]
-    outside = torch.stack([shifted(is_outside, i, j) for i, j in places], dim=2)
-    weights = scores.masked_fill(outside, -torch.inf).softmax(dim=2)
-
-    # A sum over shifted views: all windows at once would take K K maps of memory.
+    columns = F.pad(k, margin)
+    columns = torch.stack([columns[..., j : j + width] for j in range(side)], dim=2)
+    keys = torch.stack([columns[..., i : i + height, :] for i in range(side)], dim=2)  # [B, G, K, K, H, W]
+    scores = SIMILARITIES[similarity](q[:, :, None, None], keys) + prior[..., None, None]
+    rows, columns = (_is_outside(length, side, q.device) for length in (height, width))
+    outside = rows[:, None, :, None] | columns[None, :, None, :]  # [K, K, H, W]
+    weights = scores.masked_fill(outside, -torch.inf).flatten(2, 3).softmax(dim=2)
     values = F.pad(v.unflatten(1, (groups, -1)), margin)  # [B, G, m, H + K - 1, W + K - 1]
-    mixed = torch.zeros_like(v).unflatten(1, (groups, -1))
-    for number, (i, j) in enumerate(places):
-        mixed = torch.addcmul(mixed, weights[:, :, number, None], shifted(values, i, j))
-    return mixed.flatten(1, 2)
+    return shifted_sum(weights, values, [(i, j) for i in range(side) for j in range(side)]).flatten(1, 2)
+
+
+def _is_outside(length: int, side: int, device: torch.device) -> Tensor:
+    """Tell which neighbours along an axis the map does not have, ``[K, length]``."""
+    neighbours = torch.arange(length, device=device) + torch.arange(side, device=device)[:, None] - side // 2
+    return (neighbours < 0) | (neighbours >= length)
