@@ -80,6 +80,18 @@ def test_regions_by_size_and_by_count_agree_on_the_native_grid():
 
 
 @torch.no_grad()
+def test_half_precision_chooses_the_regions_that_single_precision_chooses():
+    torch.manual_seed(0)
+    mixer = BiLevelRoutingAttention(32, (14, 14))
+    cut = 1 + 0.05 * torch.randn(4, 49, 4, 96).bfloat16()  # queries and keys of all regions are alike
+    is_real = torch.ones(49, 4, dtype=torch.bool)
+    expected = mixer.route(cut.float(), is_real, 3).sort().values
+    assert torch.equal(mixer.route(cut, is_real, 3).sort().values, expected)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(mixer.route(cut.float(), is_real, 3).sort().values, expected)
+
+
+@torch.no_grad()
 def test_a_map_with_too_many_pairs_is_refused():
     mixer = BiLevelRoutingAttention(32, (14, 14), region='count', max_tokens=200)
     mixer(torch.randn(1, 32, 14, 14))

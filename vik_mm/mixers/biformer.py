@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vik_mm.errors import BadInputError
 from vik_mm.ops import is_traced
+from vik_mm.ops.backends import compute_dtype, without_autocast
 
 from .base import TokenMixer
 from .heads import check_pairs, count_heads, join_heads, split_heads
@@ -141,8 +142,10 @@ class BiLevelRoutingAttention(TokenMixer):
             Tensor: Numbers of regions, ``[B, R, T]``.
         """
         channels = self.embed_dims
-        means = cut[..., : 2 * channels].detach().sum(2) / is_real.sum(1, keepdim=True)
-        affinity = means[..., :channels] @ means[..., channels:].transpose(1, 2)
+        # Close regions change places in half precision.
+        with without_autocast(cut):
+            means = cut[..., : 2 * channels].detach().sum(2, dtype=compute_dtype(cut)) / is_real.sum(1, keepdim=True)
+            affinity = means[..., :channels] @ means[..., channels:].transpose(1, 2)
         return affinity.topk(topk, dim=2, sorted=False).indices
 
 
