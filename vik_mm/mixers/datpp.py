@@ -52,7 +52,8 @@ class DeformableAttention(TokenMixer):
         Apache-2.0). As there, the points' grid is divided by ``Hk - 1`` though it starts half a step from the edge, and
         so lies half a step off the middle. Axes of one pixel or one point, no numbers there, stand at the middle here.
         Checkpoints of another native grid: the table is resampled as the authors do; where ``offset_kernel`` follows
-        the grid, the kernel is resampled too and keeps its sum.
+        the grid, the kernel is resampled too and keeps its sum. The authors give the table no weight decay:
+        ``paramwise_cfg=dict(custom_keys={'bias_table': dict(decay_mult=0.0)})``.
     """
 
     original_names = (
@@ -152,20 +153,21 @@ class DeformableAttention(TokenMixer):
 
     def _resample_state_dict(self, state_dict, prefix, *_):
         """Resample what a checkpoint of another native grid has for that grid."""
+        resampled = []
         for name in ('bias_table', 'offset_depthwise.weight'):
             own, found = self.get_parameter(name), state_dict.get(prefix + name)
-            if found is None or found.shape == own.shape or found.ndim != own.ndim:
-                continue
-            if found.shape[:-2] != own.shape[:-2]:
-                continue  # another width, not another size: load_state_dict says so
-            resampled = _bicubic(found, own.shape[-2:])
+            if found is None or found.shape == own.shape or found.shape[:-2] != own.shape[:-2]:
+                continue  # another width or other heads are no other size: load_state_dict says so
+            value = _bicubic(found, own.shape[-2:])
             if name != 'bias_table':
-                resampled = resampled * (found.shape[-1] / own.shape[-1]) ** 2
-                resampled = resampled + (found.sum((2, 3), True) - resampled.sum((2, 3), True)) / own[0, 0].numel()
-            state_dict[prefix + name] = resampled
+                value = value * (found.shape[-1] / own.shape[-1]) ** 2
+                value = value + (found.sum((2, 3), True) - value.sum((2, 3), True)) / own[0, 0].numel()
+            state_dict[prefix + name] = value
+            resampled.append(f'{name} from {tuple(found.shape[-2:])} to {tuple(own.shape[-2:])}')
+        if resampled:
             print_log(
-                f'{prefix}{name} of the checkpoint was resampled from {tuple(found.shape[-2:])} to '
-                f'{tuple(own.shape[-2:])}, as the native grid is {tuple(self.grid_size)}',
+                f'{prefix.rstrip(".") or type(self).__name__} of the checkpoint is of another native grid than '
+                f'{tuple(self.grid_size)} here; it was resampled: {", ".join(resampled)}',
                 logger='current',
             )
 
