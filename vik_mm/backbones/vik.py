@@ -200,6 +200,7 @@ class ViK(OwnExtents, PretrainedBackbone):
         'medium' and 'large' are this project's, the last two after PoolFormer-S36 and -M36.
     """
 
+    block_classes = (ViKBlock,)  # what is gathered at a time where the model is divided among processes
     arch_settings = {
         'tiny': dict(depths=(2, 2, 4, 2), embed_dims=(32, 64, 160, 256)),
         'small': dict(depths=(2, 2, 6, 2), embed_dims=(64, 128, 320, 512)),

@@ -1,5 +1,6 @@
 """What of the mm packages computes sizes in a way that tracers take for constants, or other runtimes do not know."""
 
+import sys
 from typing import Any
 
 import torch
@@ -19,10 +20,11 @@ def trace_sizes(model: nn.Module) -> None:
     Args:
         model (nn.Module): Changed in place; its answers stay.
     """
+    # Where MMSegmentation has made the model, its modules are imported.
+    upsample = getattr(sys.modules.get('mmseg.models.utils.wrappers'), 'Upsample', None)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            # By name: MMSegmentation may not be installed.
-            if type(child).__name__ == 'Upsample' and type(child).__module__.startswith('mmseg.') and not child.size:
+            if upsample is not None and type(child) is upsample and not child.size:
                 options: dict[str, Any]
                 options = dict(scale_factor=child.scale_factor, mode=child.mode, align_corners=child.align_corners)
                 module.register_module(name, nn.Upsample(**options))
