@@ -20,9 +20,9 @@ PACKAGE = Path(vik_mm.__file__).parent
 # What each part may import of the project. Everything else points the wrong way.
 LAYERS = {
     'ops': set(),
-    'layers': {'ops'},
+    'layers': {'ops', 'errors'},
     'attention': {'ops', 'layers'},
-    'mixers': {'ops', 'layers', 'attention'},
+    'mixers': {'ops', 'layers', 'attention', 'errors'},
     'backbones': {'ops', 'layers', 'attention', 'mixers', 'errors'},
     'compat': {'errors'},
     'datasets': {'compat', 'errors'},
