@@ -21,6 +21,7 @@ from mmpretrain.registry import MODELS
 
 import vik_mm
 
+pytest.register_assert_rewrite('golden_parts', 'mixer_contract')
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / 'shared' / 'golden'
 
