@@ -1,8 +1,17 @@
 """Token mixers: ``[B, C, H, W] -> [B, C, H, W]``, registered in MMPretrain, chosen by ``ViK(token_mixer=...)``."""
 
 from .base import TokenMixer, build_token_mixer
+from .gaam import GaussianAdaptiveAttention
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
 from .self_attention import SelfAttention
 
-__all__ = ['Identity', 'MultiPatchRBFKAN', 'Pooling', 'SelfAttention', 'TokenMixer', 'build_token_mixer']
+__all__ = [
+    'GaussianAdaptiveAttention',
+    'Identity',
+    'MultiPatchRBFKAN',
+    'Pooling',
+    'SelfAttention',
+    'TokenMixer',
+    'build_token_mixer',
+]
