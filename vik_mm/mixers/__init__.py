@@ -5,6 +5,7 @@ from .gaam import GaussianAdaptiveAttention
 from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
 from .self_attention import SelfAttention
+from .shvit import SingleHeadAttention
 
 __all__ = [
     'GaussianAdaptiveAttention',
@@ -12,6 +13,7 @@ __all__ = [
     'MultiPatchRBFKAN',
     'Pooling',
     'SelfAttention',
+    'SingleHeadAttention',
     'TokenMixer',
     'build_token_mixer',
 ]
