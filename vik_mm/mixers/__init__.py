@@ -6,6 +6,7 @@ from .metaformer import Identity, Pooling
 from .multipatch_rbfkan import MultiPatchRBFKAN
 from .self_attention import SelfAttention
 from .shvit import SingleHeadAttention
+from .ulsam import SubspaceAttention
 
 __all__ = [
     'GaussianAdaptiveAttention',
@@ -14,6 +15,7 @@ __all__ = [
     'Pooling',
     'SelfAttention',
     'SingleHeadAttention',
+    'SubspaceAttention',
     'TokenMixer',
     'build_token_mixer',
 ]
