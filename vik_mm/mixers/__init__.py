@@ -3,6 +3,7 @@
 from .base import TokenMixer, build_token_mixer
 from .gaam import GaussianAdaptiveAttention
 from .metaformer import Identity, Pooling
+from .minimal import MinimalAttention
 from .multipatch_rbfkan import MultiPatchRBFKAN
 from .self_attention import SelfAttention
 from .shvit import SingleHeadAttention
@@ -11,6 +12,7 @@ from .ulsam import SubspaceAttention
 __all__ = [
     'GaussianAdaptiveAttention',
     'Identity',
+    'MinimalAttention',
     'MultiPatchRBFKAN',
     'Pooling',
     'SelfAttention',
