@@ -5,6 +5,7 @@ from .gaam import GaussianAdaptiveAttention
 from .metaformer import Identity, Pooling
 from .minimal import MinimalAttention
 from .multipatch_rbfkan import MultiPatchRBFKAN
+from .neighborhood import NeighborhoodAttention
 from .self_attention import SelfAttention
 from .shvit import SingleHeadAttention
 from .ulsam import SubspaceAttention
@@ -14,6 +15,7 @@ __all__ = [
     'Identity',
     'MinimalAttention',
     'MultiPatchRBFKAN',
+    'NeighborhoodAttention',
     'Pooling',
     'SelfAttention',
     'SingleHeadAttention',
