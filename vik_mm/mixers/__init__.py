@@ -1,5 +1,6 @@
 """Token mixers: ``[B, C, H, W] -> [B, C, H, W]``, registered in MMPretrain, chosen by ``ViK(token_mixer=...)``."""
 
+from .agent import AgentAttention
 from .base import TokenMixer, build_token_mixer
 from .gaam import GaussianAdaptiveAttention
 from .metaformer import Identity, Pooling
@@ -11,6 +12,7 @@ from .shvit import SingleHeadAttention
 from .ulsam import SubspaceAttention
 
 __all__ = [
+    'AgentAttention',
     'GaussianAdaptiveAttention',
     'Identity',
     'MinimalAttention',
