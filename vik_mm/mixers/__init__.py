@@ -2,6 +2,7 @@
 
 from .agent import AgentAttention
 from .base import TokenMixer, build_token_mixer
+from .efficientvit_msra import CascadedGroupAttention
 from .gaam import GaussianAdaptiveAttention
 from .metaformer import Identity, Pooling
 from .minimal import MinimalAttention
@@ -13,6 +14,7 @@ from .ulsam import SubspaceAttention
 
 __all__ = [
     'AgentAttention',
+    'CascadedGroupAttention',
     'GaussianAdaptiveAttention',
     'Identity',
     'MinimalAttention',
