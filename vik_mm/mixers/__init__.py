@@ -6,6 +6,7 @@ from .efficientvit_msra import CascadedGroupAttention
 from .gaam import GaussianAdaptiveAttention
 from .metaformer import Identity, Pooling
 from .minimal import MinimalAttention
+from .moh import MixtureOfHeadAttention
 from .multipatch_rbfkan import MultiPatchRBFKAN
 from .neighborhood import NeighborhoodAttention
 from .self_attention import SelfAttention
@@ -18,6 +19,7 @@ __all__ = [
     'GaussianAdaptiveAttention',
     'Identity',
     'MinimalAttention',
+    'MixtureOfHeadAttention',
     'MultiPatchRBFKAN',
     'NeighborhoodAttention',
     'Pooling',
