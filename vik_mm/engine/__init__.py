@@ -1,5 +1,6 @@
 """What training and testing need around MMEngine's Runner."""
 
+from .balance_loss_hook import BalanceLossHook
 from .checkpoint import (
     check_checkpoint_file,
     load_checkpoints_as_data,
@@ -33,6 +34,7 @@ from .stop_signal import TrainingStopped
 
 __all__ = [
     'AtomicCheckpointHook',
+    'BalanceLossHook',
     'CompileHook',
     'CpuAmpOptimWrapper',
     'LayerDecayOptimWrapperConstructor',
