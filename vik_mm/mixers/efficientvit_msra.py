@@ -113,8 +113,8 @@ class CascadedGroupAttention(TokenMixer):
         for number, part in enumerate(windows.chunk(self.num_heads, dim=1)):
             qkv = self.qkvs[number](part + outs[-1] if outs else part)
             q, k, v = qkv.split([self.qk_dims, self.qk_dims, part.shape[1]], dim=1)
-            q = self.dws[number](q)
-            scores = q.flatten(2).transpose(1, 2) @ k.flatten(2) * self.qk_dims**-0.5 + bias[number]
+            q = self.dws[number](q) * self.qk_dims**-0.5
+            scores = q.flatten(2).transpose(1, 2) @ k.flatten(2) + bias[number]
             outs.append((v.flatten(2) @ scores.softmax(2).to(v.dtype).transpose(1, 2)).view_as(v))
         return self.proj(F.relu(torch.cat(outs, dim=1)))
 

@@ -154,30 +154,29 @@ class NeighborhoodAttention(TokenMixer):
             for side, kernel, dilation in zip(qkv.shape[1:3], self.kernel_size, self._fit_dilation(qkv))
         )
         q, kv = qkv.split([self.embed_dims, 2 * self.embed_dims], dim=3)
-        (q,) = self._cut(q, rows.queries, columns.queries)  # [tiles, B, h, queries, d]
+        (q,) = self._cut(q, rows.queries, columns.queries)  # [tiles, h, B, queries, d]
         k, v = self._cut(kv, rows.keys, columns.keys)
         mask = _outer(rows.mask, columns.mask).flatten(0, 1).flatten(1, 2).flatten(2)[:, None]  # [tiles, 1, q, keys]
-        if self.bias is None:
-            batch = q.shape[1:3]  # one dimension, which the fused kernels of attention want
-            y = F.scaled_dot_product_attention(q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), attn_mask=mask)
-            y = y.unflatten(1, batch)
-        else:
-            mask = mask[:, None]
+        # Four dimensions, which the fused kernels of attention want: the mask is shared by what is in the second one.
+        first = 1
+        if self.bias is not None:
             bias = self.bias[:, rows.offsets][..., columns.offsets]  # [h, I, qi, ki, J, qj, kj]
-            bias = bias.permute(1, 4, 0, 2, 5, 3, 6).flatten(0, 1).flatten(2, 3).flatten(3)[:, None]
-            bias = bias.to(q.dtype).masked_fill(~mask, float('-inf'))  # [tiles, 1, h, queries, keys]
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            bias = bias.permute(1, 4, 0, 2, 5, 3, 6).flatten(0, 1).flatten(2, 3).flatten(3)  # [tiles, h, queries, keys]
+            mask = bias.to(q.dtype).masked_fill(~mask, float('-inf')).flatten(0, 1)[:, None]
+            first = 0
+        y = F.scaled_dot_product_attention(*(part.flatten(first, first + 1) for part in (q, k, v)), attn_mask=mask)
+        y = y.unflatten(first, q.shape[first : first + 2])
         # Back from tiles to rows and columns.
         y = y.unflatten(3, (rows.queries.shape[1], -1)).unflatten(0, (rows.queries.shape[0], -1))
-        y = y.permute(2, 0, 4, 1, 5, 3, 6).flatten(1, 2).flatten(2, 3).flatten(3)  # of [I, J, B, h, i, j, d]
+        y = y.permute(3, 0, 4, 1, 5, 2, 6).flatten(1, 2).flatten(2, 3).flatten(3)  # of [I, J, h, B, i, j, d]
         return y.index_select(1, rows.places).index_select(2, columns.places)
 
     def _cut(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Copy pixels into tiles, ``[B, H, W, parts C], [I, i], [J, j] -> [parts, I J, B, h, i j, d]``."""
+        """Copy pixels into tiles, ``[B, H, W, parts C], [I, i], [J, j] -> [parts, I J, h, B, i j, d]``."""
         x = x.index_select(1, rows.flatten()).index_select(2, columns.flatten())
         x = x.unflatten(3, (-1, self.num_heads, self.embed_dims // self.num_heads))
         x = x.unflatten(2, columns.shape).unflatten(1, rows.shape)  # [B, I, i, J, j, parts, h, d]
-        return x.permute(5, 1, 3, 0, 6, 2, 4, 7).flatten(5, 6).flatten(1, 2)
+        return x.permute(5, 1, 3, 6, 0, 2, 4, 7).flatten(5, 6).flatten(1, 2)
 
 
 def _outer(rows: Tensor, columns: Tensor) -> Tensor:

@@ -44,8 +44,9 @@ class AxisTiles:
         def count(number: int) -> Tensor:
             return torch.arange(number, device=device)
 
-        group = (count(dilation * tiles) // tiles)[:, None]  # [T, 1]
-        first = (count(dilation * tiles) % tiles * tile)[:, None]
+        number = count(dilation * tiles)[:, None]  # [T, 1]
+        group = number // tiles
+        first = (number - group * tiles) * tile  # no remainders, which ONNX does not take of traced sizes
         last = (length - group + dilation - 1) // dilation - 1  # the group's last member
         latest = (last + 1 - kernel).clamp(min=0)  # where the last window of the group starts
         query = torch.minimum(first + count(tile), last)  # [T, q]
@@ -58,4 +59,5 @@ class AxisTiles:
         self.queries = query * dilation + group
         self.keys = key * dilation + group
         pixel = count(length)
-        self.places = pixel % dilation * (tiles * tile) + pixel // dilation
+        member = pixel // dilation
+        self.places = (pixel - member * dilation) * (tiles * tile) + member

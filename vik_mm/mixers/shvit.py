@@ -9,12 +9,14 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.errors import BadInputError
+from vik_mm.ops import is_traced
 
 from .base import TokenMixer
 from .convolutions import ConvNorm
 from .heads import check_pairs
 
 ALIGNMENT = 8  # channels; what the fused kernels of attention want
+FEW_PIXELS = 2048  # CPUs are faster with the map of all pairs up to here
 
 
 @MODELS.register_module()
@@ -71,11 +73,19 @@ class SingleHeadAttention(TokenMixer):
         height, width = x.shape[2:]
         check_pairs(self, height * width, height * width, self.max_tokens)
         attended, passed = x.split([self.partial_dims, self.embed_dims - self.partial_dims], dim=1)
-        qkv = self.qkv(self.pre_norm(attended)).flatten(2).transpose(1, 2)[:, None]  # [B, 1, N, 2 * qk_dims + p]
-        q, k, v = qkv.split([self.qk_dims, self.qk_dims, self.partial_dims], dim=3)
-        # The kernels that never hold the map of all pairs take queries and values of one width; zeros change nothing.
-        widest = -(-max(self.qk_dims, self.partial_dims) // ALIGNMENT) * ALIGNMENT
-        q, k, v = (F.pad(part, (0, widest - part.shape[3])) for part in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, scale=self.qk_dims**-0.5)[:, 0, :, : self.partial_dims]
-        y = y.transpose(1, 2).unflatten(2, (height, width))
+        qkv = self.qkv(self.pre_norm(attended)).flatten(2)
+        y = self._attend(*qkv.split([self.qk_dims, self.qk_dims, self.partial_dims], dim=1))
+        y = y.unflatten(2, (height, width))
         return self.proj(F.relu(torch.cat([y, passed], dim=1)))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Let ``q`` and ``k`` ``[B, qk_dims, N]`` mix the pixels of ``v`` ``[B, p, N]``."""
+        scale = self.qk_dims**-0.5
+        if not is_traced() and not q.is_cuda and q.shape[2] <= FEW_PIXELS:
+            scores = (q * scale).transpose(1, 2) @ k
+            return v @ scores.softmax(2).to(v.dtype).transpose(1, 2)
+        # The kernels that never hold the map of all pairs take heads of one width; zeros change nothing.
+        widest = -(-max(self.qk_dims, self.partial_dims) // ALIGNMENT) * ALIGNMENT
+        q, k, v = (F.pad(part.transpose(1, 2)[:, None], (0, widest - part.shape[1])) for part in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, scale=scale)[:, 0, :, : self.partial_dims]
+        return y.transpose(1, 2)
