@@ -25,6 +25,25 @@ class Ours(nn.Module):
         self.out = nn.Linear(4, 4)
 
 
+class OriginalGroups(nn.Module):
+    """A layer for each group of channels, more than ten of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.groups = nn.ModuleList(
+            nn.ModuleDict(dict(conv=nn.Conv2d(2, 1, 1), bn=nn.BatchNorm2d(1))) for _ in range(12)
+        )
+
+
+class Grouped(nn.Module):
+    original_names = ((r'^(conv|bn)\.', r'groups.*.\1.'),)
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(24, 12, 1, groups=12)
+        self.bn = nn.BatchNorm2d(12)
+
+
 class Transposed(nn.Module):
     original_names = (('table', 'weight'),)
 
@@ -80,6 +99,27 @@ def test_load_hooks_may_resample_a_table_of_another_size():
     ours = Resampled(4)
     load_original(ours, dict(table=torch.tensor([[1.0, 2.0]]), scale=torch.zeros(2)))
     assert ours.table.tolist() == [[1, 1, 2, 2]]
+
+
+def test_numbered_layers_are_joined_in_the_order_of_their_numbers():
+    original, ours = OriginalGroups().eval(), Grouped().eval()
+    for group in original.groups:
+        group.bn.running_mean.normal_()
+    load_original(ours, original.state_dict())
+    x = torch.randn(2, 24, 3, 3)
+    parts = [group.bn(group.conv(part)) for group, part in zip(original.groups, x.chunk(12, dim=1))]
+    torch.testing.assert_close(ours.bn(ours.conv(x)), torch.cat(parts, dim=1))
+
+
+def test_a_numbered_layer_too_few_and_none_at_all_are_named():
+    state = OriginalGroups().state_dict()
+    fewer = {name: value for name, value in state.items() if not name.startswith('groups.11.')}
+    with pytest.raises(
+        BadInputError, match=r'misshapen: groups\.\*\.conv\.weight \[11, 2, 1, 1\], conv\.weight here is'
+    ):
+        load_original(Grouped(), fewer)
+    with pytest.raises(BadInputError, match=r'missing: groups\.\*\.conv\.bias, groups\.\*\.conv\.weight\. Give'):
+        load_original(Grouped(), {name: value for name, value in state.items() if '.bn.' in name})
 
 
 def change(**values):

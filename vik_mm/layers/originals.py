@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from vik_mm.errors import BadInputError
@@ -18,6 +19,8 @@ def load_original(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: s
     - ``original_names``, a tuple of pairs: a regular expression over a name here, and what replaces it, as for
       :func:`re.sub`. The pairs are applied in turn to each name of the module's state dict and give the name in the
       original. A module without it has the original's names.
+      A ``*`` in it stands for the numbers of layers that are one here: their tensors are joined along the first
+      dimension, in the order of the numbers.
     - ``original_unused``, a tuple of regular expressions: whole names of the original that have no place here, such as
       tables that are computed. A module without it has a place for all.
     - ``from_original(name, value)``, a method that gets a name of the module's state dict and the original's tensor.
@@ -40,6 +43,7 @@ def load_original(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: s
     found = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
     own = module.state_dict()
     originals = {name: original_name(module, name) for name in own}
+    found = _join_layers(found, [name for name in originals.values() if '*' in name])
     unused = [re.compile(pattern) for pattern in getattr(module, 'original_unused', ())]
     missing = sorted(set(originals.values()) - set(found))
     unknown = sorted(
@@ -77,6 +81,17 @@ def original_name(module: nn.Module, name: str) -> str:
     for pattern, replacement in getattr(module, 'original_names', ()):
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def _join_layers(found: dict[str, Tensor], joined: list[str]) -> dict[str, Tensor]:
+    """Replace the tensors of numbered layers by one under the name with ``*``; counters keep the first one's value."""
+    for name in joined:
+        pattern = re.compile(re.escape(name).replace(r'\*', r'(\d+)'))
+        parts = {tuple(map(int, match.groups())): key for key in found if (match := pattern.fullmatch(key))}
+        values = [found.pop(parts[numbers]) for numbers in sorted(parts)]
+        if values:
+            found[name] = torch.cat(values) if values[0].ndim else values[0]
+    return found
 
 
 def _in_shape(module: nn.Module, name: str, value: Tensor, own: Tensor) -> Tensor:
