@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 bin := $(VENV)/bin
 
-.PHONY: demo test lint format docs docs-links bench readme clean
+.PHONY: demo test lint format docs docs-links bench tables clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -15,14 +15,14 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
-	$(bin)/python tools/analysis_tools/make_readme.py --check
+	$(bin)/python tools/analysis_tools/make_tables.py --check
 
 format: $(VENV)/installed
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
-readme: $(VENV)/installed
-	$(bin)/python tools/analysis_tools/make_readme.py
+tables: $(VENV)/installed
+	$(bin)/python tools/analysis_tools/make_tables.py
 
 # Each build reads all pages: Sphinx would not repeat the warnings of pages that have not changed, and pass.
 docs: $(VENV)/docs-installed
