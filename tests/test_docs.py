@@ -115,3 +115,8 @@ def test_the_citation_has_the_version_of_the_package():
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert citation['version'] == __version__
     assert citation['references'][0]['title'].startswith('Vision KAN')
+
+
+def test_changes_are_grouped():
+    groups = re.findall(r'^### (.+)', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+    assert groups and set(groups) <= {'Added', 'Changed', 'Deprecated', 'Removed', 'Fixed', 'Security'}

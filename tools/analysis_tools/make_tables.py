@@ -333,16 +333,20 @@ def roofline_table() -> str:
 
 
 def environments_table(_) -> str:
-    """What the suite ran in; ``.ci/matrix`` writes the rows."""
+    """What the suite ran in; ``.ci/matrix`` writes the rows. Sets of packages are listed once, below the table."""
     with (ROOT / 'docs/data/environments.csv').open() as file:
         rows = list(csv.DictReader(file))
+    letters = dict(zip(dict.fromkeys(row['packages'] for row in rows), 'ABCDEFGH'))
     body = []
     for row in rows:
+        family = 'OneDL' if row['packages'].startswith('onedl-') else 'OpenMMLab'
         tests = f'{row["passed"]} passed, {row["skipped"]} skipped'
         if int(row['failed']):
             tests = f'**{row["failed"]} failed**, {tests}'
-        body.append([row[key] for key in ('python', 'torch', 'packages', 'operators of mmcv')] + [tests, row['commit']])
-    return markdown(['Python', 'PyTorch', 'mm packages', "MMCV's operators", 'tests', 'commit'], body)
+        packages = f'{family}, {letters[row["packages"]]}'
+        body.append([row['python'], row['torch'], packages, row['operators of mmcv'], tests, row['commit']])
+    table = markdown(['Python', 'PyTorch', 'mm packages', "MMCV's operators", 'tests', 'commit'], body)
+    return '\n'.join([table, '', *(f'- {letter}: {packages}' for packages, letter in letters.items())])
 
 
 TABLES = dict(
