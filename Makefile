@@ -15,6 +15,9 @@ test: $(VENV)/installed
 lint: $(VENV)/installed
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
+	$(bin)/codespell
+	$(bin)/mypy
+	$(bin)/pylint vik_mm vik_mm_cli tools benchmarks
 	$(bin)/python tools/analysis_tools/make_tables.py --check
 
 format: $(VENV)/installed

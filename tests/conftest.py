@@ -2,7 +2,9 @@ import importlib.util
 import json
 import os
 import re
+import socket
 import sys
+from collections import Counter
 from pathlib import Path
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
@@ -22,7 +24,6 @@ from mmpretrain.registry import MODELS
 import vik_mm
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / 'shared' / 'golden'
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +40,8 @@ def root():
 
 @pytest.fixture(scope='session')
 def golden():
-    """The reference release's outputs, and the rule that its weights were filled by; from ../shared where it is."""
-    folder = SHARED if SHARED.is_dir() else ROOT / 'tests' / 'data'
+    """The release's outputs, and the rule that its weights were filled by."""
+    folder = ROOT / 'tests' / 'data'
     spec = importlib.util.spec_from_file_location('fill', folder / 'fill.py')
     fill = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fill)
@@ -221,6 +222,23 @@ def depth_of_inheritance():
         return 1 + max((depth(path.parent / base) for base in found), default=0)
 
     return depth
+
+
+@pytest.fixture
+def free_port():
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return str(free.getsockname()[1])
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many tests were skipped for each reason."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix('Skipped: ') for report in terminalreporter.stats.get('skipped', [])
+    )
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f'{count} skipped: {reason}')
 
 
 def pytest_collection_modifyitems(items):

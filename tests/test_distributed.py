@@ -67,9 +67,9 @@ def assert_equal_ranks(work):
 
 
 @pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation'])
-def test_dist_scripts_train_one_model_and_test_it(tmp_path, root, make_config, run_tool, task):
+def test_dist_scripts_train_one_model_and_test_it(tmp_path, root, make_config, run_tool, free_port, task):
     config, work = make_config(task, SAVE_RANKS), tmp_path / 'work'
-    env = dict(PORT='29631', PYTHONPATH=str(root / 'tests/helpers'))
+    env = dict(PORT=free_port, PYTHONPATH=str(root / 'tests/helpers'))
     run_tool('dist_train.sh', config, 2, '--work-dir', work, '--no-validate', env=env)
     assert_equal_ranks(work)
     checkpoint = next(work.glob('[ei]*_*.pth'))
@@ -108,7 +108,7 @@ def networks():
             ip('netns', 'del', name)
 
 
-def test_two_nodes_train_one_model(tmp_path, root, make_config, run_tool, networks):
+def test_two_nodes_train_one_model(tmp_path, root, make_config, run_tool, free_port, networks):
     """Two nodes of one process each, through dist_train.sh; nothing but the cable joins them."""
     config, work = make_config('classification', SAVE_RANKS), tmp_path / 'work'
     enter, address = networks
@@ -116,7 +116,7 @@ def test_two_nodes_train_one_model(tmp_path, root, make_config, run_tool, networ
     assert unreachable.returncode != 0
 
     def node(rank):
-        env = dict(NNODES='2', NODE_RANK=str(rank), MASTER_ADDR=address, PORT='29641', GLOO_SOCKET_IFNAME='cable')
+        env = dict(NNODES='2', NODE_RANK=str(rank), MASTER_ADDR=address, PORT=free_port, GLOO_SOCKET_IFNAME='cable')
         env['PYTHONPATH'] = str(root / 'tests/helpers')
         options = ('--work-dir', work, '--no-validate')
         return run_tool('dist_train.sh', config, 1, *options, env=env, prefix=enter[rank])
@@ -127,14 +127,14 @@ def test_two_nodes_train_one_model(tmp_path, root, make_config, run_tool, networ
     assert_equal_ranks(work)
 
 
-def test_no_thread_of_gloo_outlives_a_run(tmp_path, root):
+def test_no_thread_of_gloo_outlives_a_run(free_port):
     """One that did made finished runs end in SIGABRT, one in ten."""
     code = """
 import atexit, glob
 atexit.register(lambda: print('THREADS', sorted(open(f).read() for f in glob.glob('/proc/self/task/*/comm'))))
 import torch
 from mmengine.config import Config
-from vik_mm.engine import init_distributed
+from vik_mm.engine.runner import init_distributed
 
 def main():
     init_distributed(Config(dict()), 'pytorch')
@@ -144,7 +144,7 @@ def main():
 
 main()
 """
-    env = {**os.environ, 'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '29661'}
+    env = {**os.environ, 'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': free_port}
     result = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     (threads,) = [line for line in result.stdout.splitlines() if line.startswith('THREADS')]

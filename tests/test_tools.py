@@ -68,8 +68,8 @@ def test_slurm_scripts_hand_their_arguments_to_srun(tmp_path, run_tool):
     assert lines[-5:-1] == ['config.py', 'a.pth', '--launcher', 'slurm']
 
 
-def test_slurm_launcher_without_a_gpu_reads_slurms_variables(tmp_path, shapes_config, run_tool):
-    env = dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0', MASTER_PORT='29651')
+def test_slurm_launcher_without_a_gpu_reads_slurms_variables(tmp_path, shapes_config, run_tool, free_port):
+    env = dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0', MASTER_PORT=free_port)
     work = tmp_path / 'work'
     result = run_tool('train.py', shapes_config, '--launcher', 'slurm', '--work-dir', work, '--no-validate', env=env)
     assert 'gloo' in result.text

@@ -20,7 +20,7 @@ def shipped_configs(package: str) -> Path:
         FileNotFoundError: If the package is unknown, not installed, or came without configs.
     """
     spec = importlib.util.find_spec(package) if package in PACKAGES else None
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f'{package} is not installed, or none of {", ".join(PACKAGES)}')
     root = Path(spec.submodule_search_locations[0])
     # An installed wheel has them below .mim, a checkout beside the package.

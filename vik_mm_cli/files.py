@@ -10,7 +10,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 # Of files that a killed process was writing.
 UNFINISHED = '.unfinished'
@@ -31,7 +31,7 @@ _refused: set[str] = set()  # what has been warned of
 
 
 def write_atomically(
-    content: bytes | Iterable[bytes], path: str | os.PathLike, warn: Callable[[str], None] = _log.warning
+    content: bytes | Iterable[bytes | memoryview], path: str | os.PathLike, warn: Callable[[str], None] = _log.warning
 ) -> None:
     """Write a file under another name, bring it to the disk, and only then give it its name.
 

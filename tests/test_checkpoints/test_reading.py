@@ -77,10 +77,9 @@ def test_code_is_refused_by_every_way_in(poison, kind, place):
         lambda p: torch.load(p, weights_only=False),
     ]
     for load in ways:
-        with pytest.raises(Exception, match='loading them runs code|weights_only|Weights only') as caught:
+        with pytest.raises(Exception, match='loading them runs code|weights_only|Weights only'):
             load(path)
         assert not sentinel.exists(), load
-    assert isinstance(caught.value, Exception)
 
 
 @pytest.mark.parametrize('kind', ['bytearray', 'view', 'safetensors'])

@@ -54,11 +54,11 @@ def options(fault='', workers=0, accumulate=1):
 
 @pytest.fixture
 def train(make_config, tmp_path):
-    """Start a training; without ``fault`` it goes on from where its work dir is."""
+    """Start a training; without ``fault`` it goes on from where its work dir is. ``more`` ends the config."""
 
-    def start(task, work, fault='', processes=1, **given):
+    def start(task, work, fault='', processes=1, more='', **given):
         lines = SEGMENTATION if task == 'segmentation' else CLASSIFICATION
-        config = make_config(task, lines.format(**options(fault, **given)))
+        config = make_config(task, lines.format(**options(fault, **given)) + more)
         arguments = [config, '--work-dir', tmp_path / work, '--resume']
         return Training(tmp_path, arguments, processes)
 
@@ -200,12 +200,12 @@ def test_sigterm_and_ctrl_c_save_and_nothing_is_lost(train, whole, tmp_path, tas
     assert_same(whole(task, **more), tmp_path / 'stopped')
 
 
-SEEN = """]
+SEEN = """
 train_cfg = dict(max_epochs={epochs}, val_interval=100)
 train_dataloader.update(batch_size={batch_size})
 default_hooks.update(checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False, max_keep_ckpts=2))
 custom_hooks = [dict(type='SeenHook', die_after={die_after}, moment={moment!r})]
-x = ["""
+"""
 KILLS = int(os.environ.get('VIK_MM_KILLS', 2))  # 20 take ten minutes
 EPOCHS = KILLS + 2
 
@@ -219,11 +219,11 @@ def test_every_sample_is_seen_once_an_epoch_whatever_changes_after_random_kills(
         if k == KILLS:
             death['die_after'] = None
         lines = SEEN.format(**settings, **death, epochs=EPOCHS)
-        run = train('classification', 'run', lines, processes, workers=workers)
+        run = train('classification', 'run', processes=processes, more=lines, workers=workers)
         codes = run.wait(300)
         if 'cannot have shared equally' in run.text:
             assert codes == [1, 1]
-            codes = train('classification', 'run', lines, workers=workers).wait(300)
+            codes = train('classification', 'run', more=lines, workers=workers).wait(300)
         assert set(codes) <= {0} if k == KILLS else -signal.SIGKILL in codes, (k, codes, run.text[-3000:])
     seen = collections.Counter(map(tuple, checkpoint(tmp_path / 'run')['meta']['seen_images']))
     assert len(seen) == 16 * EPOCHS and set(seen.values()) == {1}
@@ -296,10 +296,10 @@ def test_the_best_checkpoint_alone_is_kept_where_no_other_is_asked_for(call_tool
 
 
 def test_without_a_seed_the_first_runs_seed_goes_on(train, tmp_path):
-    stopped = train('classification', 'run', fault(6, signal_name='SIGTERM') + ']\nrandomness = dict(seed=None)\nx = [')
+    stopped = train('classification', 'run', fault(6, signal_name='SIGTERM'), more='randomness = dict(seed=None)\n')
     assert stopped.wait() == [0]
     seed = checkpoint(tmp_path / 'run')['meta']['seed']
-    assert train('classification', 'run', ']\nrandomness = dict(seed=None)\nx = [').wait() == [0]
+    assert train('classification', 'run', more='randomness = dict(seed=None)\n').wait() == [0]
     assert checkpoint(tmp_path / 'run')['meta']['seed'] == seed
 
 

@@ -3,7 +3,7 @@
 Shape letters: ``B`` images, ``H`` and ``W`` in pixels, ``N`` tokens, ``h`` heads, ``R`` hidden features, ``X`` scores.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ def attention_maps(backbone: nn.Module, images: Tensor, block: int = -1) -> Atte
     Raises:
         ValueError: If there is no such block, or it has a token mixer or windows instead of attention over the grid.
     """
-    layers = backbone.layers
+    layers: Any = backbone.layers
     if not -len(layers) <= block < len(layers):
         raise ValueError(f'block={block} must be from {-len(layers)} to {len(layers) - 1}')
     attention = layers[block].attn
@@ -92,10 +92,10 @@ def edge_functions(operator: KArAt, head: int, x: np.ndarray) -> np.ndarray:
             alone[:, :, q] = weights[:, :, q]
             rows = scores[None, None, :, None].expand(1, operator.num_heads, -1, operator.num_tokens)
             curves.append(operator.basis(rows, alone, list(operator.basis.shapes))[0, head])  # [X, R]
-        curves = torch.stack(curves).permute(2, 0, 1)  # [R, N, X]
+        values = torch.stack(curves).permute(2, 0, 1)  # [R, N, X]
         if activation := BASE_ACTIVATIONS[operator.base_activation]:
-            curves += operator.base_weight[head].t()[..., None] * activation(scores)
-    return curves.cpu().numpy()
+            values += operator.base_weight[head].t()[..., None] * activation(scores)
+    return values.cpu().numpy()
 
 
 def singular_values(weights: np.ndarray) -> np.ndarray:

@@ -48,8 +48,7 @@ class Basis(nn.Module):
         """Draw weights so that the sum of ``terms`` functions of size one over all tokens has variance one."""
         return self._draw(count, (self._sizes[1] * terms) ** -0.5)
 
-    @staticmethod
-    def functions(x: Tensor, *shapes: Tensor) -> Tensor:
+    def functions(self, x: Tensor, *shapes: Tensor) -> Tensor:
         """Evaluate the functions, ``[B, H, T, 1, F, 1] -> [B, H, T, K, F, O]``, ``O`` being 1 where no shape has it."""
         raise NotImplementedError
 
@@ -104,9 +103,9 @@ class Rational(Basis):
         self.shapes.append(nn.Parameter(self._draw(self.grid_size + 3).data / damping))
         self.shapes.append(nn.Parameter(self._draw(self.grid_size + 1).data / damping[1:-1]))
 
-    @staticmethod
-    def functions(x: Tensor, numerator: Tensor, denominator: Tensor) -> Tensor:
+    def functions(self, x: Tensor, *shapes: Tensor) -> Tensor:
         """Evaluate by Horner's rule."""
+        numerator, denominator = shapes
         top, bottom = torch.zeros_like(x), torch.zeros_like(x)
         for a in numerator.flip(2).split(1, dim=2):
             top = top * x + a
@@ -125,7 +124,7 @@ class BSpline(Basis):
         # About two thirds of the splines' sum of squares is one spline's.
         self.coefficients = self._draw_coefficients(self.grid_size + 3, 1)
 
-    def functions(self, x: Tensor) -> Tensor:
+    def functions(self, x: Tensor, *shapes: Tensor) -> Tensor:
         """Evaluate the splines by their common piecewise polynomial."""
         first, last = self.RANGE
         step = (last - first) / self.grid_size
@@ -144,8 +143,9 @@ class _Wavelets(Basis):
         self.shapes.append(self._draw(self.grid_size))  # tau: scores start near 0, where several wavelets vanish
         self.shapes.append(nn.Parameter(torch.ones_like(self.shapes[0])))  # s
 
-    def functions(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    def functions(self, x: Tensor, *shapes: Tensor) -> Tensor:
         """Evaluate the wavelets."""
+        shift, scale = shapes
         return self._wavelet((x - shift) / scale)
 
     def _wavelet(self, t: Tensor) -> Tensor:
@@ -169,8 +169,9 @@ class Morlet(_Wavelets):
 class DerivativeOfGaussian(_Wavelets):
     r""":math:`-\frac{d}{dx} e^{-t^2/2} = \frac{t}{s} e^{-t^2/2}`."""
 
-    def functions(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    def functions(self, x: Tensor, *shapes: Tensor) -> Tensor:
         """Evaluate the wavelets."""
+        shift, scale = shapes
         t = (x - shift) / scale
         return t * torch.exp(-(t**2) / 2) / scale
 

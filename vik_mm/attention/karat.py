@@ -5,6 +5,7 @@ head.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from vik_mm.ops.backends import compute_dtype
 
 from .bases import BASES
 
-BASE_ACTIVATIONS = {'zero': None, 'silu': F.silu, 'identity': lambda x: x}
+BASE_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {'zero': None, 'silu': F.silu, 'identity': lambda x: x}
 
 
 class KArAt(nn.Module):
@@ -126,10 +127,11 @@ class KArAt(nn.Module):
         weights = self._resampled(self.basis.coefficients * self.scale.unsqueeze(1), token_grid, sums=True)
         shapes = [self._resampled(shape, token_grid, sums=False) for shape in self.basis.shapes]
         hidden = self.basis(scores, weights, shapes)
-        if self.base_activation == 'zero':
+        activation = BASE_ACTIVATIONS[self.base_activation]
+        if activation is None:
             return hidden
         base_weight = self._resampled(self.base_weight, token_grid, sums=True)
-        return hidden + BASE_ACTIVATIONS[self.base_activation](scores) @ base_weight.to(scores.dtype)
+        return hidden + activation(scores) @ base_weight.to(scores.dtype)
 
     def extra_repr(self) -> str:
         """Tell what the parameters' shapes do not."""
@@ -142,7 +144,7 @@ class KArAt(nn.Module):
                 f'scores of {scores.shape[-1]} tokens do not fit a grid {token_grid or self.token_grid} with '
                 f'{self.num_prefix_tokens} tokens before it; give token_grid'
             )
-        if not self.resample and tuple(token_grid or self.token_grid) != self.token_grid:
+        if not self.resample and token_grid and tuple(token_grid) != self.token_grid:
             raise ValueError(
                 f'this operator is for a grid {self.token_grid} of tokens, the input has {tuple(token_grid)}; '
                 f'resample=True resamples the operator, or give images of the size that it was made for'
@@ -156,7 +158,7 @@ class KArAt(nn.Module):
         """Resample ``[..., N, R]`` along the tokens; ``sums`` keeps the sum over the grid instead of the values."""
         if token_grid is None or tuple(token_grid) == self.token_grid:
             return parameter
-        return resample_tokens(parameter, self.num_prefix_tokens, self.token_grid, tuple(token_grid), sums)
+        return resample_tokens(parameter, self.num_prefix_tokens, self.token_grid, token_grid, sums)
 
     def _resample_state_dict(self, state_dict, prefix, *_):
         """Resample the operator of a checkpoint made for another square grid."""

@@ -60,6 +60,8 @@ class TokenAttention(MultiheadAttention):
         """
         if not self.window_size:
             return self._attend(x, token_grid, self.operator or operator)
+        if token_grid is None:
+            raise ValueError('windows need the height and width of the grid of tokens: give token_grid')
         (height, width), side = token_grid, self.window_size
         x = F.pad(x.unflatten(1, token_grid), (0, 0, 0, -width % side, 0, -height % side))
         windows = x.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)  # [B, I, J, S, S, C]
@@ -70,7 +72,8 @@ class TokenAttention(MultiheadAttention):
     def _attend(self, x: Tensor, token_grid: tuple[int, int] | None, operator: KArAt | None) -> Tensor:
         dropout = self.attn_drop if self.training else 0.0
         if operator is None:
-            x = F.scaled_dot_product_attention(*self.project(x), dropout_p=dropout)
+            q, k, v = self.project(x)
+            x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         else:
             x = self._operate(x, token_grid, operator, dropout)
         x = self.proj(x.transpose(1, 2).flatten(2))

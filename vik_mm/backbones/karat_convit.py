@@ -1,5 +1,7 @@
 """ConViT with Kolmogorov-Arnold attention: its gated positional attention keeps the gate and the positions."""
 
+from typing import Any
+
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class GatedAttention(nn.Module):
         - Input and output: ``[B, N, C]``.
     """
 
-    def __init__(self, attention: nn.Module, operator: KArAt):
+    def __init__(self, attention: Any, operator: KArAt):
         super().__init__()
         self.num_heads, self.scale = attention.num_heads, attention.scale
         self.qk, self.v, self.pos_proj, self.proj = attention.qk, attention.v, attention.pos_proj, attention.proj
@@ -52,7 +54,7 @@ class PlainAttention(nn.Module):
         - Input and output: ``[B, N, C]``.
     """
 
-    def __init__(self, attention: nn.Module, operator: KArAt):
+    def __init__(self, attention: Any, operator: KArAt):
         super().__init__()
         self.num_heads, self.scale = attention.num_heads, attention.scale
         self.qkv, self.proj = attention.qkv, attention.proj
@@ -111,7 +113,7 @@ class ConViTKArAt(BaseBackbone):
             )
         if not model_name.startswith('convit'):
             raise ValueError(f"model_name={model_name!r} is no ConViT of timm, such as 'convit_tiny'")
-        model = timm.create_model(model_name, img_size=img_size, num_classes=0, drop_path_rate=drop_path_rate)
+        model: Any = timm.create_model(model_name, img_size=img_size, num_classes=0, drop_path_rate=drop_path_rate)
         grid, size = model.patch_embed.grid_size, model.patch_embed.img_size
         self.img_size, self.embed_dims = tuple(size), model.embed_dim
         for i, block in enumerate(model.blocks):
@@ -119,7 +121,7 @@ class ConViTKArAt(BaseBackbone):
             operator = build_operator(attn_cfg, block.attn.num_heads, grid, 0 if is_gated else 1)
             if operator is not None:
                 block.attn = (GatedAttention if is_gated else PlainAttention)(block.attn, operator)
-        self.model = model
+        self.model: Any = model
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """Compute the class token of ``[B, 3, H, W]``.

@@ -15,11 +15,11 @@ from .digests import ARCHIVE, sign_archive
 __all__ = ['UNFINISHED', 'AtomicLocalBackend', 'remove_unfinished', 'write_atomically', 'write_files_atomically']
 
 
-def write_atomically(content: bytes | Iterable[bytes], path: str | os.PathLike) -> None:
+def write_atomically(content: bytes | Iterable[bytes | memoryview], path: str | os.PathLike) -> None:
     """Write a file as :func:`vik_mm_cli.files.write_atomically` does; warnings go to the log of the run.
 
     Args:
-        content (bytes | Iterable[bytes]): What the file holds, whole or in pieces.
+        content (bytes | Iterable[bytes | memoryview]): What the file holds, whole or in pieces.
         path (str | PathLike): Its name; a file that has it stays whole until the new one is.
 
     Raises:

@@ -30,14 +30,14 @@ _ZIP_ERRORS = (
 )
 
 
-def sign_archive(content: bytes) -> list[bytes]:
+def sign_archive(content: bytes) -> list[bytes | memoryview]:
     """Add a digest to what ``torch.save`` wrote.
 
     Args:
         content (bytes): The archive; anything else, or one that has a comment, stays as it is.
 
     Returns:
-        list[bytes]: The file, in pieces.
+        list[bytes | memoryview]: The file, in pieces.
     """
     end = content[-_END_SIZE:]
     if not content.startswith(ARCHIVE) or not end.startswith(_END) or not end.endswith(b'\0\0'):
@@ -60,7 +60,10 @@ def sign_safetensors(metadata: dict[str, str], serialize) -> bytes:
         bytes: The file.
     """
     content = serialize({**metadata, 'sha256': _EMPTY})
-    start = _FIELD.search(content, 8, 8 + _header_size(content[:8])).start(1)
+    found = _FIELD.search(content, 8, 8 + _header_size(content[:8]))
+    if found is None:
+        raise ValueError('the serializer has dropped the field of the digest')
+    start = found.start(1)
     digest = hashlib.sha256(content).hexdigest().encode()
     return content[:start] + digest + content[start + 64 :]
 

@@ -70,10 +70,11 @@ def fitting_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[
         if name in own and (getattr(value, 'shape', None) == own[name].shape or name.endswith(_RESAMPLED))
     ]
     backbone = {name.removeprefix('backbone.'): given[name] for name in given if _part(name) == 'backbone'}
-    if backbone and isinstance(getattr(model, 'backbone', None), nn.Module):
+    own_backbone = getattr(model, 'backbone', None)
+    if backbone and isinstance(own_backbone, nn.Module):
         # Other shapes are a RuntimeError, and have been described; what the backbone itself says passes.
         with contextlib.suppress(RuntimeError):
-            model.backbone.load_state_dict(backbone, strict=False)
+            own_backbone.load_state_dict(backbone, strict=False)
     chosen = OrderedDict({**own, **{name: given[name] for name in names}})
     chosen._metadata = getattr(weights, '_metadata', OrderedDict())
     return chosen

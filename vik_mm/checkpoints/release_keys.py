@@ -6,11 +6,12 @@ widths, and keeps the global map as two linear layers. The classifier here is MM
 """
 
 import re
+from collections.abc import Callable
 
 from torch import Tensor
 
 # A name here (regular expression) and what stands in its place in the release, applied to the whole key in turn.
-_RENAMES = [
+_RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r'^backbone\.stem\.conv\.', 'patch_embed.proj.'),
     (r'^backbone\.norm3\.', 'norm.'),
     (r'^head\.fc\.', 'head.'),
@@ -115,7 +116,8 @@ def describe_reference(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ..
     Raises:
         ValueError: If the weights are not those of a ViK.
     """
-    depths, embed_dims = {}, {}
+    depths: dict[int, int] = {}
+    embed_dims: dict[int, int] = {}
     for key, value in state_dict.items():
         if match := re.match(r'network\.(\d+)\.(\d+)\.mlp\.fc2\.weight$', key):
             stage = int(match[1]) // 2

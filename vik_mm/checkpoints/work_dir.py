@@ -20,7 +20,7 @@ from vik_mm.errors import BadInputError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = 'training.lock'
 RECORD = 'last_checkpoint'
@@ -40,7 +40,7 @@ def make_writable(work_dir: str | os.PathLike) -> None:
     """
     try:
         os.makedirs(work_dir, exist_ok=True)
-        tempfile.TemporaryFile(dir=work_dir).close()
+        tempfile.TemporaryFile(dir=os.fspath(work_dir)).close()
     except OSError as error:
         raise BadInputError(
             f'the work dir {work_dir} cannot be written to ({error.strerror}); choose another --work-dir'
@@ -85,7 +85,7 @@ def lock_work_dir(work_dir: str | os.PathLike) -> Iterator[None]:
     Raises:
         BadInputError: If another training is writing into it, in all processes.
     """
-    path, refusal = Path(work_dir, LOCK).resolve(), [None]
+    path, refusal = Path(work_dir, LOCK).resolve(), ['']
     is_mine = is_main_process() and str(path) not in _held
     if is_mine:
         try:

@@ -26,7 +26,7 @@ def refuse_programs(file: str | os.PathLike | BinaryIO) -> None:
     Raises:
         pickle.UnpicklingError: If it is a TorchScript archive, or a tar archive.
     """
-    if not hasattr(file, 'read'):
+    if isinstance(file, (str, os.PathLike)):
         with open(file, 'rb') as opened:
             return refuse_programs(opened)
     start = file.tell()
@@ -46,7 +46,7 @@ def refuse_programs(file: str | os.PathLike | BinaryIO) -> None:
 
 def have_torch_load_refuse_programs() -> None:
     """Have ``torch.load`` of this process refuse what :func:`refuse_programs` refuses, where it does not by itself."""
-    if TorchVersion(torch.__version__) < (2, 6) and not getattr(torch.load, 'refuses_programs', False):
+    if TorchVersion(torch.__version__) < '2.6' and not getattr(torch.load, 'refuses_programs', False):
         torch.load = _refusing(torch.load)
 
 

@@ -7,7 +7,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 # The same imports come from either family; MMCV of OpenMMLab under two names.
-_FAMILIES = {
+_FAMILIES: dict[str, dict[str, tuple[str, ...]]] = {
     'onedl': {
         'mmengine': ('onedl-mmengine',),
         'mmcv': ('onedl-mmcv',),
@@ -53,7 +53,9 @@ def require_mm_packages() -> None:
             f'packages of OneDL ({", ".join(found["onedl"])}) and of OpenMMLab ({", ".join(found["openmmlab"])}) '
             f"overwrite each other: pip uninstall -y {theirs} && pip install 'vik_mm[onedl]'"
         )
-    unfit = {name: asked for name, asked in _requirements() if not asked.contains(_version(name), prereleases=True)}
+    unfit = {
+        name: asked for name, asked in _requirements() if not asked.contains(_version(name) or '', prereleases=True)
+    }
     if unfit:
         has = ', '.join(f'{name} {_version(name)}' for name in unfit)
         wants = ' '.join(f"'{name}{asked}'" for name, asked in unfit.items())

@@ -116,7 +116,7 @@ def _slips_at_top(cfg: Config) -> Iterator[str]:
 
 def _slips_below(cfg: Config) -> Iterator[str]:
     whole = dict(cfg.items())
-    places = [
+    places: list[tuple[str | int, ...]] = [
         *(('env_cfg',), ('env_cfg', 'mp_cfg'), ('randomness',), ('auto_scale_lr',), ('log_processor',)),
         *(('optim_wrapper',), ('optim_wrapper', 'optimizer'), ('optim_wrapper', 'paramwise_cfg')),
         *((f'{split}_{part}',) for split in _SPLITS for part in ('dataloader', 'cfg')),

@@ -31,8 +31,10 @@ Path = tuple[str | int, ...]
 
 _SPLITS = ('train', 'val', 'test')
 # What MMEngine looks up in runner.cfg, beside its constructor's arguments.
-_LOOKED_UP = ('runner_type', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile')
-_LOOKED_UP += ('activation_checkpointing', 'efficient_conv_bn_eval', 'init_weights_for_test_or_val')
+_LOOKED_UP = (
+    *('runner_type', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile'),
+    *('activation_checkpointing', 'efficient_conv_bn_eval', 'init_weights_for_test_or_val'),
+)
 READ_AT_TOP = frozenset(
     {*inspect.signature(Runner).parameters, *inspect.signature(FlexibleRunner).parameters, *_LOOKED_UP}
     # The first is the config itself, the others are set by --launcher.
@@ -88,7 +90,7 @@ def value_at(cfg: Mapping, path: Path) -> Any:
     Returns:
         Any: The value, or None where there is none.
     """
-    value = cfg
+    value: Any = cfg
     for key in path:
         if isinstance(value, Mapping):
             value = value.get(key)
@@ -117,7 +119,7 @@ def known_keys(cfg: Mapping, path: Path, may_import: bool = True) -> Keys:
     find = _Finder(cfg, path, may_import)
     # Places in lists by the name of the list.
     place = '.'.join(str(key) for key in path if not str(key).isdigit())
-    special = _SPECIAL.get(place) or (_SPECIAL_LAST.get(path[-1]) if len(path) > 1 else None)
+    special = _SPECIAL.get(place) or (_SPECIAL_LAST.get(str(path[-1])) if len(path) > 1 else None)
     keys = special(node, find) if special else find(node.get('type'))
     return keys | _ALWAYS if 'type' in keys.names or 'type' in node or not keys.is_open else keys
 
@@ -148,11 +150,11 @@ class _Finder:
         """List what is registered by a name; never imports what the name says, as the registries themselves would."""
         if not isinstance(kind, str):
             return [kind] if callable(kind) else []
-        scope, _, name = kind.rpartition('.')
-        scope = scope or self.scope
+        prefix, _, name = kind.rpartition('.')
+        scope = prefix or self.scope or ''
         if scope in _SCOPES and self.may_import:
             import_module(f'{scope}.registry')
-        names = (registry,) if registry else _REGISTRIES.get(self.path[0], ())
+        names = (registry,) if registry else _REGISTRIES.get(str(self.path[0]), ())
         return [found for root in names if (found := self._lookup(getattr(registries, root), scope, name))]
 
     def _lookup(self, root: Registry, scope: str, name: str) -> Callable | None:
@@ -169,7 +171,7 @@ class _Finder:
 @cache
 def _arguments(kind: Callable) -> tuple[frozenset[str], bool]:
     """List a callable's arguments, and whether there may be others."""
-    names = set()
+    names: set[str] = set()
     for function in _constructors(kind):
         try:
             parameters = list(inspect.signature(function).parameters.values())

@@ -45,8 +45,8 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         raise BadInputError('--cfg-options ' + '; '.join(check.errors))
     for warning in check.warnings:
         print_log(f'--cfg-options {warning}', logger='current', level=logging.WARNING)
-    for key in {_split(key)[0] for key in options}:
-        cfg[key] = after[key]
+    for name in {_split(key)[0] for key in options}:
+        cfg[name] = after[name]
 
 
 def _split(key: str) -> Path:
@@ -54,7 +54,7 @@ def _split(key: str) -> Path:
 
 
 def _nested(options: Mapping[str, Any]) -> dict:
-    nested = {}
+    nested: dict = {}
     for key, value in options.items():
         *parents, last = _split(key)
         node = nested
@@ -92,9 +92,9 @@ def _dead_end(cfg: Mapping, key: str) -> str | None:
     """Say why a key cannot be set at all, whatever reads it."""
     node, path = cfg, _split(key)
     for end, part in enumerate(path):
-        here = '.'.join(path[:end])
+        here = _join(path[:end])
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
+            if not str(part).isdigit() or int(part) >= len(node):
                 numbers = f'numbers 0 to {len(node) - 1}' if node else 'nothing'
                 return f'{key}: {here} is a list that holds {numbers}, and no {part}'
             node = node[int(part)]
@@ -122,7 +122,8 @@ class _Check:
 
     def __init__(self, before: Mapping, after: Mapping):
         self.before, self.after = before, after
-        self.errors, self.warnings = [], []
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
 
     def option(self, path: Path, value: Any) -> None:
         """Check a setting, and what stands inside of it."""
@@ -145,7 +146,7 @@ class _Check:
             for number, each in enumerate(value):
                 self._inside((*path, str(number)), each)
 
-    def _key(self, parent: Path, key: str, path: Path) -> bool:
+    def _key(self, parent: Path, key: str | int, path: Path) -> bool:
         """Check one key of a dict; the whole path is for messages."""
         owner = value_at(self.before, parent)
         if isinstance(owner, (list, tuple)) or key == '_delete_':
@@ -178,19 +179,19 @@ class _Check:
             self.warnings.append(f'{_join(path)}: nothing of MMEngine or vik_mm reads {key}')
             return True
         rest = path[1:]
-        places = [_join((*place, *rest)) for place in places]
-        remedy = f'set {_list(places)}' if places else 'its value stands nowhere that is read'
+        keys_read = [_join((*place, *rest)) for place in places]
+        remedy = f'set {_list(keys_read)}' if places else 'its value stands nowhere that is read'
         self.errors.append(f'{_join(path)} would change nothing: only the config file uses {key}; {remedy}')
         return False
 
     def _no_such(self, parent: Path, key: str, path: Path, keys: Keys) -> str:
         there = {*keys.names, *(value_at(self.before, parent) or {})} - {'_scope_', '_delete_'}
-        hint = self._suggest(parent, key, path, keys.names if not parent else there)
-        hint = f'did you mean {_list(hint)}? ' if hint else ''
+        near = self._suggest(parent, key, path, set(keys.names) if not parent else there)
+        hint = f'did you mean {_list(near)}? ' if near else ''
         if parent:
             where = _join(parent) + (f' ({keys.owner})' if keys.owner else '')
         else:
-            where, there = 'the config', keys.names & set(self.before)
+            where, there = 'the config', set(self.before) & keys.names
         has = _list(sorted(map(str, there)), 25)
         return f'{_join(path)}: nothing reads {_join((*parent, key))}; {hint}{where} takes {has}'
 

@@ -203,7 +203,8 @@ def _only(keys: dict[str, tuple[str, ...] | None], reason: str) -> Callable[[str
 
     def check(place: str, value: Any) -> None:
         for key, below in value.items() if isinstance(value, dict) else ():
-            if key not in keys or not (keys[key] is None or below in keys[key]):
+            allowed_values = keys.get(key)
+            if key not in keys or not (allowed_values is None or below in allowed_values):
                 allowed = ', '.join(k if v is None else f'{k}={"|".join(v)}' for k, v in keys.items())
                 raise BadInputError(
                     f'{place}.{key}={below!r} is refused by --safe-config: {reason}; allowed: {allowed}'

@@ -375,8 +375,8 @@ def _set_normalisation(cfg: Config, model: ConfigDict) -> None:
 
 def _translate_layer_decay(cfg: Config) -> None:
     """MMDetection's and MMSegmentation's constructors know backbones by name; this project's asks the backbone."""
-    wrapper = cfg.get('optim_wrapper') or {}
-    name = wrapper.get('constructor')
+    wrapper = cfg.get('optim_wrapper')
+    name = wrapper.get('constructor') if wrapper else None
     if name is None or _type_name(dict(type=name)) not in _DECAY_CONSTRUCTORS:
         return
     options = dict(wrapper.get('paramwise_cfg') or {})

@@ -9,9 +9,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -83,11 +84,11 @@ class Scene:
     labels: np.ndarray
 
 
-def draw_scene(seed: int | Iterable[int], size: int = 64, max_distractors: int = 2) -> Scene:
+def draw_scene(seed: int | Sequence[int], size: int = 64, max_distractors: int = 2) -> Scene:
     """Draw a scene.
 
     Args:
-        seed (int | Iterable[int]): Seed of everything that is random in it, class included.
+        seed (int | Sequence[int]): Seed of everything that is random in it, class included.
         size (int): Side of the picture, in pixels. Defaults to 64.
         max_distractors (int): Most small shapes beside the large one. Defaults to 2.
 
@@ -245,7 +246,8 @@ class _CocoWriter:
             from pycocotools import mask
         except ImportError as error:
             raise ImportError('the COCO layout needs pycocotools: pip install pycocotools') from error
-        self.mask, self.root, self.splits = mask, root, {}
+        self.mask, self.root = mask, root
+        self.splits: dict[str, dict] = {}
 
     def add(self, split: str, index: int, scene: Scene):
         content = self.splits.setdefault(split, dict(images=[], annotations=[]))
@@ -296,7 +298,7 @@ class _Ade20kWriter:
         (self.root / 'classes.txt').write_text('\n'.join(('ground', *CLASSES)) + '\n')
 
 
-_WRITERS = dict(imagenet=_ImageNetWriter, coco=_CocoWriter, ade20k=_Ade20kWriter)
+_WRITERS: dict[str, Any] = dict(imagenet=_ImageNetWriter, coco=_CocoWriter, ade20k=_Ade20kWriter)
 
 
 def _write_image(path: Path, image: np.ndarray):

@@ -56,7 +56,7 @@ def export(
     sizes = ImageSizes(model)
     preprocessor = getattr(model, 'data_preprocessor', None)
     statistics = {key: getattr(preprocessor, key, None) for key in ('mean', 'std')}
-    meta = dict(
+    meta: dict[str, Any] = dict(
         vik_mm_version=__version__,
         format=format,
         part=part,

@@ -1,6 +1,7 @@
 """What of a model goes into a file, and the sizes of images that the file takes."""
 
 import copy
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,8 @@ class ExportedPart(nn.Module):
         if part not in PARTS:
             raise ValueError(f'part={part!r} is unknown; choose one of {PARTS}')
         trace_sizes(model)
-        self.model, self.part = model, part
+        self.model: Any = model
+        self.part = part
         if part == 'model':
             self.task = task_of(model)
             if self.task == 'detection' and not hasattr(model, 'bbox_head'):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 
 from vik_mm.compat.registered_only import builds_registered_only
 from vik_mm.errors import BadInputError
@@ -64,7 +64,7 @@ def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tens
     return checked, meta
 
 
-def run_exported(model: nn.Module, path: str | os.PathLike) -> dict[str, Any]:
+def run_exported(model: Any, path: str | os.PathLike) -> dict[str, Any]:
     """Have a model compute with an exported file; boxes and label maps are made of its outputs as ever.
 
     Args:

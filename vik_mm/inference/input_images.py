@@ -143,7 +143,9 @@ class _Search:
 
     def __init__(self, out: tuple[int, int] | None, found: InputImages):
         self.out, self.found = out, found
-        self.endings, self.others, self.links = Counter(), [], []
+        self.endings: Counter[str] = Counter()
+        self.others: list[str] = []
+        self.links: list[str] = []
 
     def run(self, top: str) -> list[str]:
         """List the images below a folder by their names from there, in order."""

@@ -71,7 +71,7 @@ class Predictor:
         # Visualizers are kept by name; each predictor needs one of its own.
         self._drawn = _LastPicture()
         self._visualizer_cfg = dict(cfg.get('visualizer') or {}, name=f'predictor_{id(self)}')
-        self._visualizer = None
+        self._visualizer: Any = None
 
     def __call__(self, image: str | os.PathLike) -> tuple[dict[str, Any], Any]:
         """Predict on an image file.
@@ -191,7 +191,9 @@ class Predictor:
         objects = []
         for k in range(len(found)):
             label = int(found.labels[k])
-            entry = dict(label=label, score=round(float(found.scores[k]), 6)) | {'class': self._name(label)}
+            entry: dict[str, Any] = dict(label=label, score=round(float(found.scores[k]), 6)) | {
+                'class': self._name(label)
+            }
             entry['box'] = [round(v, 2) for v in found.bboxes[k].tolist()]
             if 'masks' in found:
                 from pycocotools import mask
@@ -229,7 +231,7 @@ class _LastPicture(BaseVisBackend):
     """Where a visualizer leaves what it has drawn."""
 
     def __init__(self):
-        self.picture: np.ndarray | None = None
+        self.picture = np.empty((0, 0, 3), np.uint8)
 
     @property
     def experiment(self):
@@ -242,14 +244,14 @@ class _LastPicture(BaseVisBackend):
         self.picture = image
 
 
-def build_model(cfg: Config) -> torch.nn.Module:
+def build_model(cfg: Config) -> Any:
     """Build a config's model for weights that come from a checkpoint.
 
     Args:
         cfg (Config): Config of MMPretrain, MMDetection or MMSegmentation; its ``default_scope`` is in force.
 
     Returns:
-        torch.nn.Module: The model, without synchronised batch norm and without pretrained weights.
+        nn.Module: A model of an mm package, without synchronised batch norm and without pretrained weights.
     """
     model = without_sync_bn(cfg.model)
     if 'data_preprocessor' in cfg:
@@ -295,7 +297,7 @@ def _write_png(picture: np.ndarray, path: str | os.PathLike) -> None:
     # Short, and of one picture only, so that the next run takes away what a killed one has left.
     unfinished = path.with_name(f'.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}{UNFINISHED}')
     try:
-        unfinished.write_bytes(content)
+        unfinished.write_bytes(content.tobytes())
         os.replace(unfinished, path)
     except BaseException:
         unfinished.unlink(missing_ok=True)

@@ -37,7 +37,8 @@ class ConvMLP(nn.Module):
         self.drop = nn.Dropout(drop_rate)
         for conv in (self.fc1, self.fc2):
             nn.init.trunc_normal_(conv.weight, std=0.02)
-            nn.init.zeros_(conv.bias)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]`` to ``[B, C, H, W]``."""

@@ -31,7 +31,7 @@ class Launch(NamedTuple):
 
     kernel: Any
     grid: tuple[int, ...]
-    arguments: dict[str, Tensor | int | None]
+    arguments: dict[str, Any]
     constants: dict[str, Any]
     num_warps: int
     num_stages: int

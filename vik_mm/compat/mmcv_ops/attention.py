@@ -23,7 +23,7 @@ def ms_deform_attn_forward(
     # [B, Q, heads, levels, points, 2] -> [levels, B * heads, Q, points, 2], in -1 to 1
     grids = (2 * sampling_locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
     weights = attention_weights.permute(3, 0, 2, 1, 4).reshape(-1, batch * heads, 1, queries, points)
-    total = 0
+    total = value.new_zeros(())
     for level, ((height, width), start) in enumerate(
         zip(value_spatial_shapes.tolist(), value_level_start_index.tolist())
     ):
@@ -49,7 +49,9 @@ def ms_deform_attn_backward(
     """Fill the three gradients, by running the forward again under autograd."""
     leaves = [t.detach().requires_grad_() for t in (value, sampling_locations, attention_weights)]
     with torch.enable_grad():
-        output = ms_deform_attn_forward(leaves[0], value_spatial_shapes, value_level_start_index, *leaves[1:], 1)
+        output = ms_deform_attn_forward(
+            leaves[0], value_spatial_shapes, value_level_start_index, leaves[1], leaves[2], im2col_step=1
+        )
     grads = torch.autograd.grad(output, leaves, grad_output.view_as(output))
     for target, grad in zip((grad_value, grad_sampling_loc, grad_attn_weight), grads):
         target.copy_(grad)

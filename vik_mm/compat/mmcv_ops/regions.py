@@ -168,7 +168,7 @@ def _neighbours(at: Tensor, size: int):
 
 def _bilinear(maps: Tensor, image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     """Sample maps on a grid for each region: ``y`` ``[K, n]`` and ``x`` ``[K, m]`` give ``[K, C, n, m]``."""
-    total = 0
+    total = maps.new_zeros(())
     for row, weight_y in _neighbours(y, maps.shape[2]):
         for column, weight_x in _neighbours(x, maps.shape[3]):
             values = maps[image[:, None, None], :, row[:, :, None], column[:, None, :]]
