@@ -1,4 +1,4 @@
-"""Modules without a registry; torch and :mod:`vik_mm.ops` are all they know."""
+"""Modules without a registry; they import only torch and :mod:`vik_mm.ops`."""
 
 from .conv_mlp import ConvMLP
 from .layer_scale import LayerScale
