@@ -192,7 +192,7 @@ print('the wheel works')
 
 @pytest.mark.network
 def test_a_built_wheel_works_in_a_fresh_environment(root, tmp_path):
-    """Builds the wheel from what git tracks, installs it alone with the onedl extra, and uses it from elsewhere."""
+    """Builds the wheel from what git tracks, installs only it with the onedl extra, and uses it from elsewhere."""
     uv = shutil.which('uv', path=str(Path(sys.executable).parent)) or shutil.which('uv')
     if uv is None:
         pytest.skip('uv is not installed; make test installs it')

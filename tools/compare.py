@@ -1,4 +1,4 @@
-"""Train what a study compares, and write its tables and plots; run again, it goes on with what is missing.
+"""Train what a study compares, and write its tables and plots; run again, it trains what is missing.
 
     python tools/compare.py configs/studies/demo_shapes.yml
 

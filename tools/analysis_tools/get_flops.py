@@ -12,7 +12,7 @@ def count(model, height: int, width: int) -> tuple[int, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     for module in model.modules():
-        # The counter knows torch's own operators; the reference backend is made of them alone.
+        # The counter knows torch's own operators; the reference backend is made only of them.
         if hasattr(module, 'backend'):
             module.backend = 'reference'
     image = torch.zeros(1, model.backbone.in_channels, height, width)
