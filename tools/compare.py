@@ -1,4 +1,4 @@
-"""Train what a study compares, and write its tables and plots; run again, it trains what is missing.
+"""Train what a study compares, and write its tables and plots; a second run trains what is still missing.
 
     python tools/compare.py configs/studies/demo_shapes.yml
 
