@@ -8,8 +8,9 @@ before the contenders that must agree gave the same answers.
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 HERE = Path(__file__).parent
 SUITES = ('operator', 'release', 'scaling', 'peers', 'karat', 'downstream')  # as in cases.py
@@ -45,7 +46,7 @@ def run(args):
     known = [c.name for _, c in chosen]
     chosen = [(suite, c) for suite, c in chosen if args.cases in c.name]
     if not chosen:
-        sys.exit(f'error: no comparison of {args.suite} holds {args.cases!r}; there are {known}')
+        raise BadInputError(f'no comparison of {args.suite} holds {args.cases!r}; there are {known}')
     out = Path(args.out or HERE / 'results' / f'{args.suite}_{DEVICE}.csv')
     out.parent.mkdir(parents=True, exist_ok=True)
     everything, constant = [], environment()
@@ -68,7 +69,8 @@ def run(args):
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

@@ -18,10 +18,10 @@ PACKAGE = Path(vik_mm.__file__).parent
 
 # What each part may import of the project. Everything else points the wrong way.
 LAYERS = {
-    'ops': set(),
-    'layers': {'ops'},
-    'attention': {'ops', 'layers'},
-    'mixers': {'ops', 'layers', 'attention'},
+    'ops': {'errors'},
+    'layers': {'ops', 'errors'},
+    'attention': {'ops', 'layers', 'errors'},
+    'mixers': {'ops', 'layers', 'attention', 'errors'},
     'backbones': {'ops', 'layers', 'attention', 'mixers', 'errors'},
     'compat': {'errors'},
     'checkpoints': {'compat', 'errors'},
@@ -65,6 +65,47 @@ def test_imports_point_one_way(path):
         assert parts[0] not in ('mmdet', 'mmseg')
         if layer in TORCH_ONLY:
             assert parts[0] not in ('mmcv', 'mmengine', 'mmpretrain'), f'{path} imports {name}'
+
+
+def foreign_names(tree):
+    """Names in a module that stand for packages of others, or things of theirs."""
+    ours = ('vik_mm', 'vik_mm_cli', *sys.stdlib_module_names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.asname or a.name.split('.')[0] for a in node.names if a.name.split('.')[0] not in ours)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module.split('.')[0] not in ours:
+            yield from (alias.asname or alias.name for alias in node.names)
+
+
+def changes_of_others(tree):
+    """Statements that put something in the place of what another package has made."""
+    foreign = set(foreign_names(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+            for target in getattr(node, 'targets', None) or [node.target]:
+                root = target
+                while isinstance(root, (ast.Attribute, ast.Subscript)):
+                    root = root.value
+                if not isinstance(target, ast.Attribute) or getattr(root, 'id', 'self') == 'self':
+                    continue
+                is_method = target.attr == 'forward' or target.attr.startswith('__')
+                if root.id in foreign or is_method or isinstance(node.value, ast.Lambda):
+                    yield node
+        elif isinstance(node, ast.Call):
+            is_setattr = getattr(node.func, 'id', None) == 'setattr'
+            if is_setattr and getattr(node.args[0], 'id', None) in foreign:
+                yield node
+            if any(k.arg == 'force' and getattr(k.value, 'value', None) is True for k in node.keywords):
+                yield node
+
+
+@pytest.mark.parametrize('path', modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_compat_changes_other_packages(path):
+    if path.relative_to(PACKAGE).parts[0] != 'compat':
+        found = [
+            f'{path}:{node.lineno}: {ast.unparse(node)}' for node in changes_of_others(ast.parse(path.read_text()))
+        ]
+        assert not found
 
 
 def test_command_lines_need_only_the_standard_library(root):

@@ -21,6 +21,8 @@ from studies.scheduler import Options, Scheduler
 from studies.sitting import probe
 from studies.study import Study, read_study, seconds
 
+from vik_mm_cli.errors import end_on_user_errors
+
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -205,13 +207,8 @@ def prepare_report(runs: list[Run]) -> None:
 
 
 def main():
-    args = parse_args()
-    try:
-        sys.exit(compare(args))
-    except StudyError as error:
-        sys.exit(f'error: {error}')
-    except KeyboardInterrupt:  # before the first run
-        sys.exit(130)
+    with end_on_user_errors():
+        sys.exit(compare(parse_args()))
 
 
 if __name__ == '__main__':

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from vik_mm_cli.errors import end_on_user_errors
+
 CONFIG = 'configs/vik/vik-demo_shapes.py'
 SCENES = dict(train=8000, val=500, test=1000)
 DATA = 'data/shapes_demo'
@@ -74,7 +76,8 @@ def run(args):
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

@@ -6,9 +6,9 @@ The file's answers are compared with the model's, at sizes that it was not made 
 """
 
 import argparse
-import sys
 
 from vik_mm_cli.command_line import EXPORT_ENDINGS, add_config_arguments, parse
+from vik_mm_cli.errors import BadInputError, UnavailableError, end_on_user_errors
 
 # As in vik_mm.deploy.export.
 PARTS = ('model', 'backbone')
@@ -29,7 +29,7 @@ def parse_args(argv=None):
 
 def check(args):
     if not args.out.endswith(EXPORT_ENDINGS[args.format]):
-        raise ValueError(f'a file of format {args.format} must end in {EXPORT_ENDINGS[args.format]}, got {args.out}')
+        raise BadInputError(f'a file of format {args.format} must end in {EXPORT_ENDINGS[args.format]}, got {args.out}')
 
 
 def run(args):
@@ -41,25 +41,23 @@ def run(args):
     from vik_mm.deploy import export
     from vik_mm.inference.predictor import build_model
 
+    load_checkpoints_as_data()
+    cfg = load_config(args.config, args.cfg_options, backbone=args.backbone, is_safe=args.safe_config)
+    checkpoint = read_checkpoint(args.checkpoint)
+    init_default_scope(cfg.get('default_scope'))
+    model = build_model(cfg)
+    load_weights(model, unwrap_state_dict(checkpoint, prefer_ema=False)[0])
+    classes = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
     try:
-        load_checkpoints_as_data()
-        cfg = load_config(args.config, args.cfg_options, backbone=args.backbone, is_safe=args.safe_config)
-        checkpoint = read_checkpoint(args.checkpoint)
-        init_default_scope(cfg.get('default_scope'))
-        model = build_model(cfg)
-        load_weights(model, unwrap_state_dict(checkpoint, prefer_ema=False)[0])
-        classes = ((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes')
-        try:
-            meta = export(model, args.out, args.format, args.part, args.dtype, classes)
-        except ModuleNotFoundError as error:
-            sys.exit(f'error: --format {args.format} needs {error.name}: pip install vik_mm[export]')
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+        meta = export(model, args.out, args.format, args.part, args.dtype, classes)
+    except ModuleNotFoundError as error:
+        raise UnavailableError(f'--format {args.format} needs {error.name}: pip install vik_mm[export]') from error
     print(f'{args.out}: {args.part} for {meta["task"]}, {args.dtype}, differs by at most {meta["max_difference"]:.2g}')
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

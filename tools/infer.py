@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from vik_mm_cli.command_line import add_config_arguments, parse
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 MAX_ERRORS_SHOWN = 20
 
@@ -78,17 +79,14 @@ def run(args):
     from vik_mm.inference.input_images import find_images, readable
     from vik_mm.inference.prediction_files import PredictionFiles, StopSignals, check_writable
 
-    try:
-        check_writable(args.out)
-        found = find_images(args.images, args.out)
-        if exported_format(args.checkpoint) is None:
-            check_checkpoint_file(args.checkpoint)
-        load_checkpoints_as_data()
-        cfg = load_config(args.config, args.cfg_options, backbone=args.backbone, is_safe=args.safe_config)
-        predictor = Predictor(cfg, args.checkpoint, device=args.device)
-        files = PredictionFiles(args.out)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    check_writable(args.out)
+    found = find_images(args.images, args.out)
+    if exported_format(args.checkpoint) is None:
+        check_checkpoint_file(args.checkpoint)
+    load_checkpoints_as_data()
+    cfg = load_config(args.config, args.cfg_options, backbone=args.backbone, is_safe=args.safe_config)
+    predictor = Predictor(cfg, args.checkpoint, device=args.device)
+    files = PredictionFiles(args.out)
     for note in found.notes:
         print(f'note: {note}', file=sys.stderr)
     fatal = None
@@ -104,15 +102,16 @@ def run(args):
     for message in found.errors:
         print(f'error: {message}', file=sys.stderr)
     if fatal:
-        sys.exit(
-            f'error: the output folder {readable(args.out)} cannot be written to any more ({fatal.strerror or fatal}); '
+        raise BadInputError(
+            f'the output folder {readable(args.out)} cannot be written to any more ({fatal.strerror or fatal}); '
             f'what is done is in {readable(files.path)}'
         )
     sys.exit(stop.exit_code or (1 if files.failures or found.errors else 0))
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

@@ -1,10 +1,9 @@
 """Test a model of any task; the config's ``default_scope`` says which package it belongs to."""
 
 import argparse
-import sys
-from urllib.error import URLError
 
 from vik_mm_cli.command_line import add_config_arguments, add_launch_arguments, parse
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 # How each package's visualization hook is told to draw into a folder.
 DRAW = {
@@ -27,7 +26,7 @@ def parse_args(argv=None):
 
 def check(args):
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        raise ValueError(f'--out {args.out} must end in .pkl')
+        raise BadInputError(f'--out {args.out} must end in .pkl')
 
 
 def prepare(args):
@@ -36,8 +35,7 @@ def prepare(args):
     from vik_mm.config import fit_to_machine, load_config
     from vik_mm.datasets.layouts import check_datasets
     from vik_mm.deploy import exported_format
-    from vik_mm.engine.hooks import add_compilation, add_sanity_checks
-    from vik_mm.engine.runner import init_distributed
+    from vik_mm.engine.runner import complete_config, init_distributed
 
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
@@ -47,7 +45,7 @@ def prepare(args):
     if args.show_dir:
         scope = cfg.get('default_scope')
         if scope not in DRAW or 'visualization' not in cfg.get('default_hooks', {}):
-            raise ValueError(
+            raise BadInputError(
                 f'--show-dir needs default_hooks.visualization and a default_scope of {sorted(DRAW)} in the config'
             )
         cfg.default_hooks.visualization.update(DRAW[scope](args.show_dir))
@@ -62,10 +60,10 @@ def prepare(args):
         cfg.pop('strategy', None)
     # The weights are loaded strictly below.
     cfg.load_from, cfg.resume = None, False
+    if args.compile:
+        cfg.compile = True
+    complete_config(cfg, is_training=False)
     init_distributed(cfg, args.launcher, args.local_rank)
-    add_sanity_checks(cfg)
-    if args.compile or cfg.get('compile') is True:
-        add_compilation(cfg)
     fit_to_machine(cfg)
     return cfg
 
@@ -77,14 +75,10 @@ def run(args):
     from mmengine.runner import Runner
 
     from vik_mm.checkpoints import load_runner_weights
-    from vik_mm.datasets.layouts import describe_layouts
+    from vik_mm.datasets.layouts import explain_failed_downloads
     from vik_mm.deploy import exported_format, run_exported
-    from vik_mm.errors import BadInputError
 
-    try:
-        cfg = prepare(args)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    cfg = prepare(args)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     try:
         # Strict: with a weight missing, the figures that come out would be those of no model.
@@ -92,23 +86,17 @@ def run(args):
             run_exported(runner.model, args.checkpoint)
         else:
             load_runner_weights(runner, args.checkpoint)
-    except FileNotFoundError as error:
-        sys.exit(f'error: {error}')
-    except (RuntimeError, ValueError) as error:
-        sys.exit(f'error: {args.checkpoint} does not fit {args.config}: {error}')
+    except BadInputError as error:
+        raise BadInputError(f'{args.checkpoint} does not fit {args.config}: {error}') from error
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    try:
+    with explain_failed_downloads(cfg):
         runner.test()
-    except BadInputError as error:
-        # A data loader's process hands over its whole traceback; the message stands last.
-        sys.exit(f'error: {str(error).strip().splitlines()[-1]}')
-    except URLError as error:  # CIFAR is downloaded where it is missing
-        sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from urllib.error import URLError
 
 from vik_mm_cli.command_line import add_config_arguments, add_launch_arguments, parse
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 
 def parse_args(argv=None):
@@ -34,8 +34,7 @@ def prepare(args):
     from vik_mm.checkpoints.atomic_files import write_files_atomically
     from vik_mm.config import fit_to_machine, load_config
     from vik_mm.datasets.layouts import check_datasets
-    from vik_mm.engine.hooks import add_compilation, add_sanity_checks
-    from vik_mm.engine.runner import check_sharding, init_distributed, make_resumable, make_work_dir, resolve_resume
+    from vik_mm.engine.runner import check_sharding, complete_config, init_distributed, make_work_dir, resolve_resume
 
     load_checkpoints_as_data()
     write_files_atomically()
@@ -44,19 +43,18 @@ def prepare(args):
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ValueError(f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}')
+            raise BadInputError(f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}')
         cfg.auto_scale_lr.enable = True
         # MMEngine counts the images of an iteration; a step may be made of several.
         cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+    if args.compile:
+        cfg.compile = True
+    complete_config(cfg)
     check_sharding(cfg)
     check_datasets(cfg, splits=('train', 'val'))
     make_work_dir(cfg)
     init_distributed(cfg, args.launcher, args.local_rank)
     resolve_resume(cfg, args.resume)
-    add_sanity_checks(cfg)
-    if args.compile or cfg.get('compile') is True:
-        add_compilation(cfg)
-    make_resumable(cfg)
     fit_to_machine(cfg)
     return cfg
 
@@ -66,35 +64,22 @@ def run(args):
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
-    from vik_mm.datasets.layouts import describe_layouts
-    from vik_mm.engine.runner import TrainingStopped, fit_schedules
-    from vik_mm.errors import BadInputError
+    from vik_mm.datasets.layouts import explain_failed_downloads
+    from vik_mm.engine.runner import TrainingStopped
 
-    try:
-        cfg = prepare(args)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    cfg = prepare(args)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     try:
-        fit_schedules(runner)
-        runner.train()
-    except (BadInputError, FileNotFoundError) as error:
-        # A data loader's process hands over its whole traceback; the message stands last.
-        sys.exit(f'error: {str(error).strip().splitlines()[-1]}')
-    except URLError as error:  # CIFAR is downloaded where it is missing
-        sys.exit(f'error: the data could not be downloaded ({error.reason}). {describe_layouts(cfg)}')
+        with explain_failed_downloads(cfg):
+            runner.train()
     except TrainingStopped as stopped:
         print(f'{stopped}; carry on with --resume --work-dir {cfg.work_dir}', file=sys.stderr)
         sys.exit(stopped.exit_code)
 
 
 def main():
-    args = parse_args()
-    try:
-        run(args)
-    except KeyboardInterrupt:
-        print('\nstopped at once, nothing saved; --resume goes on from the newest checkpoint, if any', file=sys.stderr)
-        sys.exit(130)
+    with end_on_user_errors('stopped at once, nothing saved; --resume goes on from the newest checkpoint, if any'):
+        run(parse_args())
 
 
 if __name__ == '__main__':

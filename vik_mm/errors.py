@@ -1,5 +1,5 @@
-"""Errors of this project."""
+"""Errors of this project; they stand in ``vik_mm_cli``, whose tools must know them before anything is imported."""
 
+from vik_mm_cli.errors import BadInputError, BadTypeError, UnavailableError
 
-class BadInputError(ValueError):
-    """A file that a run cannot use; the message names it and what to do. Tools print only the message."""
+__all__ = ['BadInputError', 'BadTypeError', 'UnavailableError']

@@ -1,4 +1,4 @@
-"""Command lines of the tools, and files that they write.
+"""Command lines of the tools, their errors, and files that they write.
 
 A package of its own, which needs only Python's standard library: importing anything of ``vik_mm`` registers everything,
 and that takes ten seconds and more.

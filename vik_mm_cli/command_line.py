@@ -6,11 +6,11 @@ A tool imports PyTorch and the mm packages, which takes ten seconds and more, in
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .config_files import find_config
+from .errors import BadInputError, end_on_user_errors
 from .option_values import ConfigOptions
 
 # As in vik_mm.config.swap and vik_mm.deploy, which cannot be imported without all the rest.
@@ -60,27 +60,28 @@ def parse(
         parser (ArgumentParser): The tool's. Its arguments ``config``, ``checkpoint``, ``resume`` and ``backbone`` are
             checked, if it has them.
         argv (Sequence[str], optional): None for the process's. Defaults to None.
-        check (Callable, optional): Checks the tool's other arguments; raises OSError or ValueError. Defaults
-            to None.
+        check (Callable, optional): Checks the tool's other arguments; raises OSError or BadInputError.
+            Defaults to None.
 
     Returns:
         Namespace: The arguments.
     """
     args = parser.parse_args(argv)
     given = vars(args)
-    try:
-        if 'config' in given:
-            find_config(args.config, given.get('safe_config', False))
-        if given.get('backbone') is not None:
-            check_backbone(args.backbone)
-        if 'checkpoint' in given:
-            check_checkpoint(args.checkpoint)
-        if given.get('resume') not in (None, 'auto'):
-            check_checkpoint(args.resume)
-        if check is not None:
-            check(args)
-    except (OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    with end_on_user_errors():
+        try:
+            if 'config' in given:
+                find_config(args.config, given.get('safe_config', False))
+            if given.get('backbone') is not None:
+                check_backbone(args.backbone)
+            if 'checkpoint' in given:
+                check_checkpoint(args.checkpoint)
+            if given.get('resume') not in (None, 'auto'):
+                check_checkpoint(args.resume)
+            if check is not None:
+                check(args)
+        except OSError as error:  # of looking for a file, and be it that its name is too long
+            raise BadInputError(str(error)) from error
     return args
 
 
@@ -105,7 +106,7 @@ def check_backbone(name: str) -> None:
         name (str): The backbone's.
 
     Raises:
-        ValueError: If there is no backbone of that name.
+        BadInputError: If there is no backbone of that name.
     """
     if name not in BACKBONES:
-        raise ValueError(f'backbone {name!r} is unknown; choose one of {list(BACKBONES)}')
+        raise BadInputError(f'backbone {name!r} is unknown; choose one of {list(BACKBONES)}')

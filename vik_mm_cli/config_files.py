@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+from .errors import BadInputError
+
 PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
 ENDINGS = ('.py', '.json', '.yaml', '.yml')
 
@@ -44,7 +46,7 @@ def find_config(path: str, is_safe: bool = False) -> Path:
 
     Raises:
         FileNotFoundError: If there is no such file; the message names files that are similar.
-        ValueError: If it is no config file by its name.
+        BadInputError: If it is no config file by its name.
     """
     package, mark, name = ('', '', path) if is_safe else path.rpartition('::')
     file = shipped_configs(package) / name if mark else Path(path)
@@ -55,5 +57,5 @@ def find_config(path: str, is_safe: bool = False) -> Path:
         what = 'is a folder' if file.is_dir() else 'does not exist'
         raise FileNotFoundError(f'config {path} {what}{"" if is_safe else hint}')
     if file.suffix not in ENDINGS:
-        raise ValueError(f'config {path} must end in {", ".join(ENDINGS)}')
+        raise BadInputError(f'config {path} must end in {", ".join(ENDINGS)}')
     return file

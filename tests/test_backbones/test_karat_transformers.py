@@ -2,12 +2,17 @@
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
+from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.models.backbones import VisionTransformer
 from mmpretrain.registry import MODELS
+from torch import nn
 
 from vik_mm import ViTKArAt
 from vik_mm.attention import BASES
 from vik_mm.backbones import ConViTKArAt, SwinKArAt
+from vik_mm.mixers import MultiPatchRBFKAN
+from vik_mm.mixers.multipatch_rbfkan import resample_global_maps
 
 ARCH = dict(embed_dims=24, num_layers=3, num_heads=3, feedforward_channels=48)
 KINDS = {
@@ -21,6 +26,12 @@ KINDS = {
 def make(attn_cfg=KINDS['blockwise'], **options):
     torch.manual_seed(0)
     return ViTKArAt(**dict(arch=ARCH, img_size=32, patch_size=8, attn_cfg=attn_cfg) | options)
+
+
+def make_swin(attn_cfg, **options):
+    torch.manual_seed(0)
+    arch = dict(embed_dims=12, depths=[2, 2], num_heads=[2, 4])
+    return SwinKArAt(**dict(attn_cfg=attn_cfg, arch=arch, img_size=56, out_indices=(0, 1)) | options)
 
 
 # Millions of parameters as the paper prints them. Its totals of ViT-Small are those with a head of 1000 classes.
@@ -132,10 +143,30 @@ def test_a_checkpoint_of_mmpretrains_transformer_loads():
     torch.testing.assert_close(ours.eval()(x), (theirs.eval(), theirs(x))[1])
 
 
-def test_a_checkpoint_of_another_image_size_loads():
-    small, large = make(), make(img_size=64)
+@pytest.mark.parametrize('kind', ['softmax', 'blockwise', 'universal', 'mixer'])
+def test_a_checkpoint_of_another_image_size_loads(kind):
+    small, large = make(KINDS[kind]), make(KINDS[kind], img_size=64)
     large.load_state_dict(small.state_dict())
     assert large(torch.randn(1, 3, 64, 64))[0].isfinite().all()
+
+
+@pytest.mark.parametrize('load', [nn.Module.load_state_dict, load_state_dict], ids=['torch', 'mmengine'])
+@pytest.mark.parametrize('make_model', [make, make_swin], ids=['vit', 'swin'])
+def test_a_mixer_in_the_place_of_attention_resamples_a_checkpoint_and_says_so_once(make_model, load, caplog):
+    cfg = dict(KINDS['mixer'], patch_size=7)
+    old, new = make_model(cfg, img_size=56), make_model(cfg, img_size=112)
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    load(new, old.state_dict(), strict=True)
+    logger.removeHandler(caplog.handler)
+    pairs = [(theirs, ours) for theirs, ours in zip(old.modules(), new.modules()) if isinstance(ours, MultiPatchRBFKAN)]
+    assert len(pairs) >= 3
+    for theirs, ours in pairs:
+        maps = resample_global_maps(theirs.global_in.data, theirs.global_out.data, ours.grid_size, ours.rank)
+        assert torch.equal(ours.global_in, maps[0]) and torch.equal(ours.global_out, maps[1])
+    lines = [record.getMessage() for record in caplog.records if 'resampled' in record.getMessage()]
+    assert len(lines) == 1
+    assert f'{len(pairs)} global maps' in lines[0]
 
 
 @pytest.mark.parametrize('kind', ['blockwise', 'universal'])
@@ -173,8 +204,7 @@ def test_frozen_blocks_stay_as_they_are():
 @pytest.mark.parametrize('kind', ['softmax', 'blockwise', 'mixer'])
 def test_swin(kind):
     cfg = dict(KINDS[kind], patch_size=7) if kind == 'mixer' else KINDS[kind]
-    arch = dict(embed_dims=12, depths=[2, 2], num_heads=[2, 4])
-    model = SwinKArAt(attn_cfg=cfg, arch=arch, img_size=56, out_indices=(0, 1))
+    model = make_swin(cfg)
     maps = model(torch.randn(2, 3, 56, 56))
     assert [tuple(m.shape) for m in maps] == [(2, 12, 14, 14), (2, 24, 7, 7)]
     sum(m.square().sum() for m in maps).backward()

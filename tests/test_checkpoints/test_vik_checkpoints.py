@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from mmengine.runner.checkpoint import load_state_dict
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from mmpretrain.registry import MODELS
 
 import vik_mm
 from vik_mm.checkpoints.release_keys import describe_reference, from_reference, reference_key, to_reference
+from vik_mm.errors import BadInputError
 
 
 @pytest.fixture
@@ -161,6 +162,43 @@ def test_pretrained_init_cfg_loads_the_backbone_of_a_classifier(tmp_path, make_v
     model.init_weights()
     weight = 'stages.2.blocks.0.mlp.fc1.weight'
     assert torch.equal(model.get_parameter(weight), source.get_parameter(weight))
+
+
+@pytest.fixture
+def files_read(monkeypatch):
+    """What MMEngine's loader reads."""
+    names = []
+    load = CheckpointLoader.load_checkpoint
+    monkeypatch.setattr(
+        CheckpointLoader, 'load_checkpoint', lambda name, *rest, **more: names.append(name) or load(name, *rest, **more)
+    )
+    return names
+
+
+@pytest.mark.parametrize('start', ['', 'backbone.', 'module.'], ids=['bare', 'prefix', 'of-ddp'])
+def test_a_pretrained_file_is_read_once(tmp_path, make_vik, make_classifier, small_arch, files_read, start):
+    source = make_vik(seed=3, img_size=64)
+    path = str(tmp_path / 'pretrained.pth')
+    torch.save(dict(state_dict={start + name: value for name, value in source.state_dict().items()}), path)
+    prefix = dict(prefix='backbone') if start == 'backbone.' else {}
+    # The start values of a part do not win over the file.
+    mixer = dict(type='MultiPatchRBFKAN', init_cfg=dict(type='Constant', layer='Conv2d', val=0.0))
+    init_cfg = dict(type='Pretrained', checkpoint=path, **prefix)
+    model = make_classifier(arch=small_arch, img_size=64, token_mixer=mixer, init_cfg=init_cfg)
+    model.init_weights()
+    assert files_read == [path]
+    for name, value in source.state_dict().items():
+        assert torch.equal(model.backbone.state_dict()[name], value), name
+    assert model.backbone.init_cfg == init_cfg
+
+
+@pytest.mark.parametrize('prefix', [None, 'encoder.'])
+def test_a_pretrained_file_with_nothing_of_this_backbone_is_refused(tmp_path, make_vik, prefix):
+    path = str(tmp_path / 'other.pth')
+    torch.save(dict(state_dict={'backbone.stem.conv.weight': torch.zeros(1), 'head.bias': torch.zeros(1)}), path)
+    model = make_vik(img_size=64, init_cfg=dict(type='Pretrained', checkpoint=path, prefix=prefix))
+    with pytest.raises(BadInputError, match=r"holds nothing of this ViK: .*it has backbone\.stem.*prefix='backbone\.'"):
+        model.init_weights()
 
 
 def test_init_weights_keeps_the_releases_start_values():

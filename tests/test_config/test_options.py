@@ -147,7 +147,7 @@ class TestKeys:
             ('num_workers', r'mean train_dataloader\.num_workers, val_dataloader\.num_workers, test_dataloader'),
             ('model.backbone.drop_path_rat', r'mean model\.backbone\.drop_path_rate\? model\.backbone \(ViK\) takes'),
             ('model.head.loss.label_smooth', r'mean model\.head\.loss\.label_smooth_val\?'),
-            ('train_cfg.max_iters', r'mean train_cfg\.max_epochs\? train_cfg \(EpochBasedTrainLoop\) takes'),
+            ('train_cfg.max_iters', r'mean train_cfg\.max_epochs\? train_cfg \(ResumableEpochLoop\) takes'),
             ('train_dataloader.num_worker', r'mean train_dataloader\.num_workers\?'),
             ('train_dataloader.dataset.data_roots', r'mean train_dataloader\.dataset\.data_root\?'),
             ('train_dataloader.dataset.pipeline.0.paddings', r'mean train_dataloader\.dataset\.pipeline\.0\.padding\?'),

@@ -12,8 +12,8 @@ from vik_mm.checkpoints import check_checkpoint_file, read_checkpoint, unwrap_st
 from vik_mm.compat.runner_classes import runner_classes
 from vik_mm.config import fit_to_machine, load_config
 from vik_mm.datasets.layouts import check_datasets
-from vik_mm.engine.hooks import CompileHook, add_compilation
-from vik_mm.engine.runner import init_distributed, resolve_resume
+from vik_mm.engine.hooks import CompileHook
+from vik_mm.engine.runner import complete_config, init_distributed, resolve_resume
 from vik_mm.errors import BadInputError
 
 
@@ -177,11 +177,6 @@ class TestLaunch:
         assert (cfg.train_cfg.max_epochs, cfg.work_dir) == (2, 'here')
         assert load_config(path).work_dir == os.path.join('work_dirs', 'vik-t_cifar10')
 
-    def test_mmpretrains_own_configs_get_the_collate_function_that_its_tools_add(self, tmp_path):
-        path = tmp_path / 'config.py'
-        path.write_text("default_scope = 'mmpretrain'\ntrain_dataloader = dict(batch_size=2)\n")
-        assert load_config(str(path)).train_dataloader.collate_fn.type == 'default_collate'
-
     @pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without a GPU')
     def test_without_a_gpu_mixed_precision_and_pinned_memory_go(self):
         cfg = Config(
@@ -271,7 +266,8 @@ class TestCompileHook:
 
     def test_takes_the_place_of_mmengines_own(self):
         cfg = Config(dict(compile=True, custom_hooks=[dict(type='EMAHook')]))
-        add_compilation(cfg)
-        add_compilation(cfg)
+        complete_config(cfg)
+        cfg.compile = True
+        complete_config(cfg)
         assert [hook['type'] for hook in cfg.custom_hooks] == ['EMAHook', 'CompileHook']
         assert cfg.compile is False

@@ -206,7 +206,7 @@ class TestDamagedFiles:
             assert pipeline(dict(img_path='damaged', sample_idx=k)) is None
         if allowed < size:
             with pytest.raises(
-                BadInputError, match=rf'more than {allowed} of {size} .* max_damaged=0.01 allows: custom_hooks='
+                BadInputError, match=rf'more than {allowed} of {size} .* max_damaged=0.01 allows: default_hooks='
             ):
                 pipeline(dict(img_path='damaged', sample_idx=allowed))
 

@@ -6,6 +6,7 @@ from mmpretrain.registry import MODELS
 
 from vik_mm.mixers import MultiPatchRBFKAN, Pooling, TokenMixer, build_token_mixer
 from vik_mm.mixers.multipatch_rbfkan import resample_global_maps
+from vik_mm.ops import merge_patches, split_patches
 
 REFERENCE_NAMES = {
     'rbf_kan.centers': 'patch_mixer.rbf_linear.mu',
@@ -36,6 +37,22 @@ def test_mixer_gives_the_release_values(golden, backend):
     data = golden.outputs('mixer_c8_28')
     difference = mixer(torch.from_numpy(data['x'])) - torch.from_numpy(data['y'])
     assert difference.abs().max() <= 2e-5
+
+
+@torch.no_grad()
+def test_the_three_steps_are_their_formulas():
+    torch.manual_seed(0)
+    mixer, x = MultiPatchRBFKAN(8, (14, 14)), torch.randn(2, 8, 14, 14)
+    patches = split_patches(x, 7)
+    y = mixer.patch_mix(x)
+    torch.testing.assert_close(y, merge_patches(patches + mixer.rbf_kan(patches), 7), rtol=1e-4, atol=1e-5)
+    w = mixer.axis_gate(y.mean((2, 3), keepdim=True)).softmax(1)
+    z = mixer.axis_mix(y)
+    torch.testing.assert_close(z, w[:, :1] * mixer.axis_h(y) + w[:, 1:] * mixer.axis_w(y), rtol=1e-4, atol=1e-5)
+    a, b = mixer.global_in.flatten(1), mixer.global_out.flatten(0, 1)
+    expected = z + (z.flatten(2) @ a.T @ b.T).view_as(z)
+    torch.testing.assert_close(mixer.global_mix(z), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixer(x), mixer.global_mix(z))
 
 
 @pytest.mark.parametrize('size', [(28, 28), (1, 1), (9, 15), (56, 31)], ids=str)

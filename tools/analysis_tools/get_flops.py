@@ -1,9 +1,9 @@
 """Count the parameters and multiply-adds of a config's model; matrix products and convolutions are counted."""
 
 import argparse
-import sys
 
 from vik_mm_cli.command_line import parse
+from vik_mm_cli.errors import end_on_user_errors
 
 
 def count(model, height: int, width: int) -> tuple[int, int]:
@@ -11,12 +11,9 @@ def count(model, height: int, width: int) -> tuple[int, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    for module in model.modules():
-        # The counter knows torch's own operators; the reference backend is made only of them.
-        if hasattr(module, 'backend'):
-            module.backend = 'reference'
-    image = torch.zeros(1, model.backbone.in_channels, height, width)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    device = next(model.parameters()).device
+    image = torch.zeros(1, getattr(model.backbone, 'in_channels', 3), height, width, device=device)
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # which the operators need to be seen
         model.eval()(image, mode='tensor')
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
@@ -34,10 +31,7 @@ def run(args):
 
     from vik_mm.config import load_config
 
-    try:
-        cfg = load_config(args.config)
-    except FileNotFoundError as error:
-        sys.exit(f'error: {error}')
+    cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     height, width = args.shape[0], args.shape[-1]
     parameters, macs = count(MODELS.build(cfg.model), height, width)
@@ -45,7 +39,8 @@ def run(args):
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

@@ -6,9 +6,9 @@ ViK's global step works on the grid of ``img_size``: a map of another size is av
 
 import argparse
 import csv
-import sys
 
 from vik_mm_cli.command_line import parse
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 from vik_mm_cli.option_values import ConfigOptions
 
 
@@ -31,6 +31,7 @@ def test(args, ratio, resampled):
     from vik_mm.checkpoints import load_runner_weights
     from vik_mm.config import fit_to_machine, load_config
     from vik_mm.datasets.layouts import check_datasets
+    from vik_mm.engine.runner import complete_config
 
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     check_datasets(cfg, splits=('test',))
@@ -41,6 +42,7 @@ def test(args, ratio, resampled):
         size = backbone.get('img_size', 224)
         backbone.img_size = round(size * ratio) if isinstance(size, int) else tuple(round(s * ratio) for s in size)
     cfg.load_from, cfg.resume, cfg.log_level = None, False, 'WARNING'
+    complete_config(cfg, is_training=False)
     fit_to_machine(cfg)
     runner = Runner.from_cfg(cfg)
     load_runner_weights(runner, args.checkpoint)
@@ -65,25 +67,23 @@ def run(args):
 
     load_checkpoints_as_data()
     rows = []
-    try:
-        check_checkpoint_file(args.checkpoint)
-        for ratio in args.ratios:
-            for resampled in (False, True) if ratio != 1 else (False,):
-                metrics = test(args, ratio, resampled)
-                if missing := [name for name in args.metrics if name not in metrics]:
-                    raise ValueError(f'--metrics {missing} are not among {sorted(metrics)}')
-                step = 'resampled' if resampled else 'native'
-                rows += [[args.config, name, ratio, step, f'{metrics[name]:.4f}'] for name in args.metrics]
-                print(*rows[-len(args.metrics) :], sep='\n', flush=True)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    check_checkpoint_file(args.checkpoint)
+    for ratio in args.ratios:
+        for resampled in (False, True) if ratio != 1 else (False,):
+            metrics = test(args, ratio, resampled)
+            if missing := [name for name in args.metrics if name not in metrics]:
+                raise BadInputError(f'--metrics {missing} are not among {sorted(metrics)}')
+            step = 'resampled' if resampled else 'native'
+            rows += [[args.config, name, ratio, step, f'{metrics[name]:.4f}'] for name in args.metrics]
+            print(*rows[-len(args.metrics) :], sep='\n', flush=True)
     if args.out:
         with open(args.out, 'a', newline='') as file:
             csv.writer(file).writerows(rows)
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 from vik_mm_cli.command_line import parse
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 CONFIGS = {
     'mmdet': {
@@ -139,7 +140,7 @@ def parse_args(argv=None):
 def check(args):
     known = [f'{scope}/{family}' for scope, configs in CONFIGS.items() for family in configs]
     if unknown := set(args.families) - set(known):
-        raise ValueError(f'unknown {sorted(unknown)}; choose from {" ".join(known)}')
+        raise BadInputError(f'unknown {sorted(unknown)}; choose from {" ".join(known)}')
 
 
 def run(args):
@@ -176,7 +177,8 @@ def run(args):
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

@@ -9,9 +9,9 @@ file, the count and the seed.
 import argparse
 import json
 import random
-import sys
 from pathlib import Path
 
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 from vik_mm_cli.files import write_atomically
 
 
@@ -28,7 +28,7 @@ def split(content, count, seed):
     """Divide the content of a COCO file in two: what is kept, and what is held out."""
     numbers = sorted(image['id'] for image in content['images'])
     if not 0 < count < len(numbers):
-        raise ValueError(f'--count {count} must be from 1 to {len(numbers) - 1}, less than the images of the file')
+        raise BadInputError(f'--count {count} must be from 1 to {len(numbers) - 1}, less than the images of the file')
     held_out = set(random.Random(seed).sample(numbers, count))
     for is_held_out in (False, True):
         images = [image for image in content['images'] if (image['id'] in held_out) == is_held_out]
@@ -40,12 +40,12 @@ def run(args):
     """Write both files."""
     source = Path(args.annotations)
     try:
-        content = json.loads(source.read_text())
-        if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
-            raise ValueError(f'{source} is no COCO annotation file: it must have "images" and "annotations"')
-        parts = list(split(content, args.count, args.seed))
-    except (OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
+        content = json.loads(source.read_bytes())
+    except ValueError as error:
+        raise BadInputError(f'{source} cannot be read as JSON: {error}') from error
+    if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
+        raise BadInputError(f'{source} is no COCO annotation file: it must have "images" and "annotations"')
+    parts = list(split(content, args.count, args.seed))
     for name, part in zip(('kept', 'held_out'), parts):
         path = Path(args.out_dir or source.parent, f'{source.stem}_{name}.json')
         write_atomically(json.dumps(part).encode(), path)
@@ -54,7 +54,8 @@ def run(args):
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

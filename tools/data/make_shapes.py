@@ -1,7 +1,8 @@
 """Write the built-in data set of geometric shapes in the layouts of ImageNet, COCO and ADE20K."""
 
 import argparse
-import sys
+
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 LAYOUTS = ('imagenet', 'coco', 'ade20k')  # as in vik_mm.datasets.shapes
 
@@ -25,13 +26,14 @@ def run(args):
     counts = dict(train=args.train, val=args.val, test=args.test)
     try:
         root = write_shapes(args.root, counts, args.layouts, size=args.size, seed=args.seed)
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f'error: {error}')
+    except OSError as error:
+        raise BadInputError(f'{args.root} cannot be written ({error.strerror or error})') from error
     print(f'{sum(counts.values())} scenes as {", ".join(args.layouts)} in {root}')
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

@@ -9,10 +9,10 @@ which ``torch.hub`` can check. Both load wherever the checkpoint does.
 import argparse
 import hashlib
 import io
-import sys
 from pathlib import Path
 
 from vik_mm_cli.command_line import check_checkpoint, parse
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 
 def parse_args(argv=None):
@@ -33,11 +33,8 @@ def run(args):
     from vik_mm.checkpoints import read_checkpoint
     from vik_mm.checkpoints.digests import sign_archive
 
-    try:
-        checkpoint = read_checkpoint(args.src)
-        weights = choose_weights(checkpoint, args.no_ema)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    checkpoint = read_checkpoint(args.src)
+    weights = choose_weights(checkpoint, args.no_ema)
     given = checkpoint.get('meta') or {}
     classes = (given.get('dataset_meta') or {}).get('classes')
     meta = dict(vik_mm_version=vik_mm.__version__, epoch=given.get('epoch'), iter=given.get('iter'))
@@ -50,7 +47,7 @@ def run(args):
         for path in (hand_out(args.dst, '.pth', content), publish_safetensors(args.dst, weights, meta)):
             print(f'{path}  {path.stat().st_size / 2**20:.1f} MiB')
     except OSError as error:
-        sys.exit(f'error: {args.dst} cannot be written ({error.strerror})')
+        raise BadInputError(f'{args.dst} cannot be written ({error.strerror})') from error
 
 
 def choose_weights(checkpoint, no_ema):
@@ -92,7 +89,8 @@ def publish_safetensors(stem, weights, meta):
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

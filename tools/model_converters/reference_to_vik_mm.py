@@ -2,9 +2,9 @@
 
 import argparse
 import math
-import sys
 
 from vik_mm_cli.command_line import check_checkpoint, parse
+from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 ARCHS = ('base', 'large', 'medium', 'small', 'tiny')  # of vik_mm.ViK
 
@@ -36,7 +36,7 @@ def find_arch(weights) -> str:
     for name, setting in ViK.arch_settings.items():
         if setting == design:
             return name
-    raise ValueError(f'no arch has {design}; known are {ViK.arch_settings}')
+    raise BadInputError(f'no arch has {design}; known are {ViK.arch_settings}')
 
 
 def find_img_size(weights):
@@ -45,7 +45,9 @@ def find_img_size(weights):
     pixels = 56 * 56 if first is None else first.shape[1]
     side = math.isqrt(pixels)
     if side * side != pixels:
-        raise ValueError(f'the first global map has {pixels} pixels, which are no square; give --img-size HEIGHT WIDTH')
+        raise BadInputError(
+            f'the first global map has {pixels} pixels, which are no square; give --img-size HEIGHT WIDTH'
+        )
     return 4 * side
 
 
@@ -57,7 +59,7 @@ def convert(checkpoint, arch=None, img_size=None, prefer_ema=True):
     weights, key = unwrap_state_dict(checkpoint, prefer_ema)
     found = find_arch(weights)
     if arch is not None and arch != found:
-        raise ValueError(f'--arch {arch}, but the checkpoint holds arch {found}: {describe_reference(weights)}')
+        raise BadInputError(f'--arch {arch}, but the checkpoint holds arch {found}: {describe_reference(weights)}')
     num_classes = weights['head.weight'].shape[0] if 'head.weight' in weights else 1000
     template = make_classifier(found, num_classes, img_size or find_img_size(weights)).state_dict()
     meta = dict(arch=found, converted_from='SeriYann/ViK')
@@ -80,16 +82,14 @@ def run(args):
 
     from vik_mm.checkpoints import read_checkpoint
 
-    try:
-        converted, key = convert(read_checkpoint(args.src), args.arch, args.img_size, not args.no_ema)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    converted, key = convert(read_checkpoint(args.src), args.arch, args.img_size, not args.no_ema)
     torch.save(converted, args.dst)
     print(f'{len(converted["state_dict"])} weights ({key or "bare"}), arch {converted["meta"]["arch"]}: {args.dst}')
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
 """Convert a ViK classifier of vik_mm to a checkpoint of the reference release."""
 
 import argparse
-import sys
 
 from vik_mm_cli.command_line import check_checkpoint, parse
+from vik_mm_cli.errors import end_on_user_errors
 
 
 def parse_args(argv=None):
@@ -20,17 +20,15 @@ def run(args):
     from vik_mm.checkpoints import read_checkpoint, unwrap_state_dict
     from vik_mm.checkpoints.release_keys import to_reference
 
-    try:
-        weights, _ = unwrap_state_dict(read_checkpoint(args.src))
-        converted = to_reference(weights)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    weights, _ = unwrap_state_dict(read_checkpoint(args.src))
+    converted = to_reference(weights)
     torch.save(dict(state_dict=converted), args.dst)
     print(f'{len(converted)} weights: {args.dst}')
 
 
 def main():
-    run(parse_args())
+    with end_on_user_errors():
+        run(parse_args())
 
 
 if __name__ == '__main__':

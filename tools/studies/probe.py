@@ -14,6 +14,8 @@ import platform
 import sys
 from pathlib import Path
 
+from vik_mm_cli.errors import BadInputError
+
 
 def machine():
     """Describe what a run's time and last digits depend on."""
@@ -87,13 +89,13 @@ def check_figures(cfg, figures):
     """Compare figures with the prefixes that the validation's metrics give to theirs.
 
     Raises:
-        ValueError: If a figure cannot be logged.
+        BadInputError: If a figure cannot be logged.
     """
     from mmengine.registry import METRICS
 
     evaluators = cfg.get('val_evaluator')
     if not evaluators or not cfg.get('val_dataloader'):
-        raise ValueError('the config has no validation: no figure is logged')
+        raise BadInputError('the config has no validation: no figure is logged')
     prefixes = []
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         kind = evaluator['type']
@@ -106,7 +108,7 @@ def check_figures(cfg, figures):
     for figure in figures:
         if not any(figure.startswith(f'{prefix}/') for prefix in prefixes):
             names = ', '.join(f'{prefix}/' for prefix in dict.fromkeys(prefixes))
-            raise ValueError(f'the figure {figure} is not logged: those of this config begin with {names}')
+            raise BadInputError(f'the figure {figure} is not logged: those of this config begin with {names}')
 
 
 def parse_args(argv=None):

@@ -2,6 +2,8 @@
 
 import inspect
 
+from vik_mm.errors import BadInputError, BadTypeError
+
 from .karat import KArAt
 
 # Arguments of KArAt that the surrounding transformer knows.
@@ -12,18 +14,18 @@ def check_attention(attn_cfg: dict) -> None:
     """Refuse what is no config of an attention.
 
     Raises:
-        TypeError: If it is no dict with a ``type``, or has an option that its type does not know.
-        ValueError: If the type is unknown.
+        BadTypeError: If it is no dict with a ``type``, or has an option that its type does not know.
+        BadInputError: If the type is unknown.
     """
     if not isinstance(attn_cfg, dict) or 'type' not in attn_cfg:
-        raise TypeError(f"attn_cfg must be a dict with a type, such as dict(type='KArAt'), got {attn_cfg!r}")
+        raise BadTypeError(f"attn_cfg must be a dict with a type, such as dict(type='KArAt'), got {attn_cfg!r}")
     options, kind = set(attn_cfg) - {'type'}, attn_cfg['type']
     if kind not in ('Softmax', 'KArAt'):
-        raise ValueError(f"attn_cfg type {kind!r} is unknown; choose 'Softmax' or 'KArAt'")
+        raise BadInputError(f"attn_cfg type {kind!r} is unknown; choose 'Softmax' or 'KArAt'")
     of_karat = set(inspect.signature(KArAt.__init__).parameters) - _FROM_THE_BLOCK | {'universal'}
     allowed = of_karat if kind == 'KArAt' else set()
     if unknown := sorted(options - allowed):
-        raise TypeError(f'{kind} attention has no option {unknown}; it takes {sorted(allowed)}')
+        raise BadTypeError(f'{kind} attention has no option {unknown}; it takes {sorted(allowed)}')
 
 
 def build_operator(attn_cfg: dict, num_heads: int, token_grid: tuple[int, int], num_prefix_tokens: int) -> KArAt | None:

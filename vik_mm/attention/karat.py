@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vik_mm.errors import BadInputError
 from vik_mm.ops.backends import compute_dtype
 
 from .bases import BASES
@@ -54,7 +55,7 @@ class KArAt(nn.Module):
         - Output: ``[B, H, T, N]``.
 
     Raises:
-        ValueError: If ``basis`` or ``base_activation`` is unknown, ``grid_size`` less than 1, or ``hidden_dim`` not
+        BadInputError: If ``basis`` or ``base_activation`` is unknown, ``grid_size`` less than 1, or ``hidden_dim`` not
             between 1 and the number of tokens.
 
     Source:
@@ -76,20 +77,20 @@ class KArAt(nn.Module):
         super().__init__()
         num_tokens = num_prefix_tokens + math.prod(token_grid)
         if basis not in BASES:
-            raise ValueError(f'basis={basis!r} is unknown; choose one of {sorted(BASES)}')
+            raise BadInputError(f'basis={basis!r} is unknown; choose one of {sorted(BASES)}')
         if base_activation not in BASE_ACTIVATIONS:
-            raise ValueError(
+            raise BadInputError(
                 f'base_activation={base_activation!r} is unknown; choose one of {sorted(BASE_ACTIVATIONS)}'
             )
         if grid_size < 1:
-            raise ValueError(f'grid_size={grid_size} must be at least 1')
+            raise BadInputError(f'grid_size={grid_size} must be at least 1')
         if not 1 <= hidden_dim <= num_tokens:
-            raise ValueError(f'hidden_dim={hidden_dim} must be from 1 to the number of tokens, {num_tokens}')
+            raise BadInputError(f'hidden_dim={hidden_dim} must be from 1 to the number of tokens, {num_tokens}')
         self.num_heads, self.token_grid = num_heads, tuple(token_grid)
         self.num_prefix_tokens, self.num_tokens = num_prefix_tokens, num_tokens
         self.base_activation, self.resample = base_activation, resample
         if backend is not None and basis != 'fourier':
-            raise ValueError(f"backend={backend!r} is a backend of basis='fourier', the basis is {basis!r}")
+            raise BadInputError(f"backend={backend!r} is a backend of basis='fourier', the basis is {basis!r}")
         options = dict(backend=backend) if backend is not None else {}
         self.basis = BASES[basis](num_heads, num_tokens, hidden_dim, grid_size, **options)
         self.scale = nn.Parameter(torch.ones(num_heads, num_tokens, hidden_dim))
@@ -116,7 +117,7 @@ class KArAt(nn.Module):
             Tensor: ``[B, H, T, D]``.
 
         Raises:
-            ValueError: If the number of tokens is another than the operator's, and ``resample`` is off or
+            BadInputError: If the number of tokens is another than the operator's, and ``resample`` is off or
                 ``token_grid`` does not fit it.
         """
         return self.hidden(scores, token_grid) @ (self._out_weight(token_grid, values.dtype) @ values)
@@ -140,12 +141,12 @@ class KArAt(nn.Module):
     def _check(self, scores: Tensor, token_grid: tuple[int, int] | None) -> None:
         num_tokens = self.num_prefix_tokens + math.prod(token_grid or self.token_grid)
         if scores.shape[-1] != num_tokens:
-            raise ValueError(
+            raise BadInputError(
                 f'scores of {scores.shape[-1]} tokens do not fit a grid {token_grid or self.token_grid} with '
                 f'{self.num_prefix_tokens} tokens before it; give token_grid'
             )
         if not self.resample and token_grid and tuple(token_grid) != self.token_grid:
-            raise ValueError(
+            raise BadInputError(
                 f'this operator is for a grid {self.token_grid} of tokens, the input has {tuple(token_grid)}; '
                 f'resample=True resamples the operator, or give images of the size that it was made for'
             )

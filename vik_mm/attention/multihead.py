@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor, nn
 
+from vik_mm.errors import BadInputError
 from vik_mm.ops import is_traced
 
 from .karat import KArAt
@@ -61,7 +62,7 @@ class TokenAttention(MultiheadAttention):
         if not self.window_size:
             return self._attend(x, token_grid, self.operator or operator)
         if token_grid is None:
-            raise ValueError('windows need the height and width of the grid of tokens: give token_grid')
+            raise BadInputError('windows need the height and width of the grid of tokens: give token_grid')
         (height, width), side = token_grid, self.window_size
         x = F.pad(x.unflatten(1, token_grid), (0, 0, 0, -width % side, 0, -height % side))
         windows = x.unflatten(2, (-1, side)).unflatten(1, (-1, side)).transpose(2, 3)  # [B, I, J, S, S, C]

@@ -7,6 +7,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.attention import KArAt, build_operator, check_attention
+from vik_mm.errors import BadInputError, UnavailableError
 
 
 class GatedAttention(nn.Module):
@@ -85,8 +86,8 @@ class ConViTKArAt(BaseBackbone):
         - Output: a tuple of the class token, ``[B, C]``.
 
     Raises:
-        ImportError: If timm is not installed.
-        ValueError: If ``attn_cfg`` is wrong, or asks for a universal operator: ConViT's blocks before and behind the
+        UnavailableError: If timm is not installed.
+        BadInputError: If ``attn_cfg`` is wrong, or asks for a universal operator: ConViT's blocks before and behind the
             class token have different numbers of tokens.
 
     Source:
@@ -105,14 +106,14 @@ class ConViTKArAt(BaseBackbone):
         try:
             import timm
         except ImportError as error:
-            raise ImportError('ConViTKArAt is built on timm: pip install timm') from error
+            raise UnavailableError('ConViTKArAt is built on timm: pip install timm') from error
         check_attention(attn_cfg)
         if attn_cfg.get('universal'):
-            raise ValueError(
+            raise BadInputError(
                 'a universal operator serves blocks of as many tokens, and the class token joins ConViT on the way'
             )
         if not model_name.startswith('convit'):
-            raise ValueError(f"model_name={model_name!r} is no ConViT of timm, such as 'convit_tiny'")
+            raise BadInputError(f"model_name={model_name!r} is no ConViT of timm, such as 'convit_tiny'")
         model: Any = timm.create_model(model_name, img_size=img_size, num_classes=0, drop_path_rate=drop_path_rate)
         grid, size = model.patch_embed.grid_size, model.patch_embed.img_size
         self.img_size, self.embed_dims = tuple(size), model.embed_dim
@@ -127,10 +128,10 @@ class ConViTKArAt(BaseBackbone):
         """Compute the class token of ``[B, 3, H, W]``.
 
         Raises:
-            ValueError: If the images have another size than ``img_size``.
+            BadInputError: If the images have another size than ``img_size``.
         """
         if tuple(x.shape[2:]) != self.img_size:
-            raise ValueError(f'this ConViT takes images of {self.img_size}, got {tuple(x.shape[2:])}; resize them')
+            raise BadInputError(f'this ConViT takes images of {self.img_size}, got {tuple(x.shape[2:])}; resize them')
         return (self.model.forward_features(x)[:, 0],)
 
     def train(self, mode: bool = True) -> 'ConViTKArAt':

@@ -6,6 +6,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.attention import KArAt, build_operator
+from vik_mm.errors import BadInputError
+from vik_mm.mixers import log_resampled_mixers
 
 from .mixer_as_attention import MapMixer, is_mixer
 
@@ -79,7 +81,7 @@ class SwinKArAt(SwinTransformer):
     def __init__(self, attn_cfg: dict = dict(type='KArAt'), **kwargs):
         mixes_maps = is_mixer(attn_cfg)
         if attn_cfg.get('universal') and not mixes_maps:
-            raise ValueError("a universal operator serves blocks of as many heads, and Swin's stages differ in them")
+            raise BadInputError("a universal operator serves blocks of as many heads, and Swin's stages differ in them")
         super().__init__(**kwargs)
         grid = self.patch_resolution
         for stage in self.stages:
@@ -90,6 +92,7 @@ class SwinKArAt(SwinTransformer):
                 elif operator := build_operator(attn_cfg, attention.num_heads, attention.window_size, 0):
                     block.attn.w_msa = KArAtWindowMSA(attention, operator)
             grid = tuple(-(-side // 2) for side in grid)
+        self.register_load_state_dict_post_hook(log_resampled_mixers)
 
     def train(self, mode: bool = True) -> 'SwinKArAt':
         """Set training mode; frozen parts stay in evaluation mode."""

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vik_mm.attention import TokenAttention, build_operator
+from vik_mm.errors import BadInputError
+from vik_mm.mixers import log_resampled_mixers
 
+from .arguments import check_arch, check_frozen_stages, check_out_indices
 from .mixer_as_attention import MapMixer, is_mixer
 
 ARCHS = {
@@ -101,28 +104,29 @@ class ViTKArAt(VisionTransformer):
         init_cfg=None,
     ):
         arch = _check_arch(arch)
-        out_indices = _check_out_indices(out_indices, 4 if out_type == 'pyramid' else arch['num_layers'], out_type)
+        is_pyramid = out_type == 'pyramid'
+        if is_pyramid and out_indices == -1:
+            out_indices = range(4)
+        out_indices = check_out_indices(out_indices, 4 if is_pyramid else arch['num_layers'], rising=True)
         if out_type not in self.OUT_TYPES:
-            raise ValueError(f'out_type={out_type!r} is unknown; choose one of {sorted(self.OUT_TYPES)}')
+            raise BadInputError(f'out_type={out_type!r} is unknown; choose one of {sorted(self.OUT_TYPES)}')
         if out_type == 'cls_token' and not with_cls_token:
-            raise ValueError("out_type='cls_token' needs with_cls_token=True")
-        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= arch['num_layers']:
-            raise ValueError(f'frozen_stages={frozen_stages!r} must be an integer from -1 to {arch["num_layers"]}')
+            raise BadInputError("out_type='cls_token' needs with_cls_token=True")
+        check_frozen_stages(frozen_stages, arch['num_layers'])
         if window_size < 0 or (window_size and with_cls_token):
-            raise ValueError(f'window_size={window_size} must be 0, or positive together with with_cls_token=False')
+            raise BadInputError(f'window_size={window_size} must be 0, or positive together with with_cls_token=False')
         if any(not 0 <= i < arch['num_layers'] for i in global_indices):
-            raise ValueError(
+            raise BadInputError(
                 f'global_indices={tuple(global_indices)} must be blocks from 0 to {arch["num_layers"] - 1}'
             )
         if patch_size < 1 or min((img_size, img_size) if isinstance(img_size, int) else img_size) < patch_size:
-            raise ValueError(f'img_size={img_size} must be at least patch_size={patch_size}, both positive')
-        is_pyramid = out_type == 'pyramid'
+            raise BadInputError(f'img_size={img_size} must be at least patch_size={patch_size}, both positive')
         super().__init__(
             arch=arch,
             img_size=img_size,
             patch_size=patch_size,
             in_channels=in_channels,
-            out_indices=[arch['num_layers'] - 1] if is_pyramid else out_indices,
+            out_indices=[arch['num_layers'] - 1] if is_pyramid else list(out_indices),
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
             qkv_bias=qkv_bias,
@@ -141,6 +145,7 @@ class ViTKArAt(VisionTransformer):
         self._build_attention(attn_cfg, window_size, set(global_indices), attn_drop_rate)
         if frozen_stages > 0:
             self._freeze_stages()
+        self.register_load_state_dict_post_hook(log_resampled_mixers)
 
     def _build_attention(self, attn_cfg: dict, window_size: int, global_indices: set[int], attn_drop_rate: float):
         heads, grid, prefix = self.arch_settings['num_heads'], self.patch_resolution, self.num_extra_tokens
@@ -150,7 +155,7 @@ class ViTKArAt(VisionTransformer):
         grids = [(window_size, window_size) if inside else tuple(grid) for inside in windowed]
         if universal:
             if len(set(grids)) > 1:
-                raise ValueError(
+                raise BadInputError(
                     f'a universal operator serves blocks of one grid of tokens, these have {sorted(set(grids))}: let '
                     f"img_size be {window_size} patches, so that global blocks resample the windows' operator, or set "
                     'universal=False'
@@ -225,10 +230,10 @@ class _Pyramid(nn.Module):
     def __init__(self, channels: int, stride: int, levels: Sequence[int]):
         super().__init__()
         if stride != 16:
-            raise ValueError(f"out_type='pyramid' is made for patch_size=16, got {stride}")
+            raise BadInputError(f"out_type='pyramid' is made for patch_size=16, got {stride}")
 
         if channels % 4:
-            raise ValueError(f"out_type='pyramid' needs embed_dims of a multiple of 4, got {channels}")
+            raise BadInputError(f"out_type='pyramid' needs embed_dims of a multiple of 4, got {channels}")
 
         def up(factor):
             return nn.ConvTranspose2d(channels // factor, channels // factor // 2, 2, stride=2)
@@ -249,26 +254,7 @@ class _Pyramid(nn.Module):
 
 
 def _check_arch(arch) -> dict[str, int]:
-    if isinstance(arch, str):
-        name = arch.removeprefix('deit-')
-        if name not in ARCHS:
-            raise ValueError(f'arch={arch!r} is unknown; choose one of {sorted(ARCHS)} or give a dict')
-        return dict(ARCHS[name])
-    keys = set(ARCHS['tiny'])
-    if not isinstance(arch, dict) or set(arch) != keys:
-        raise TypeError(f'arch must be one of {sorted(ARCHS)} or a dict with {sorted(keys)}, got {arch!r}')
+    arch = check_arch(arch.removeprefix('deit-') if isinstance(arch, str) else arch, ARCHS)
     if any(not isinstance(v, int) or v < 1 for v in arch.values()) or arch['embed_dims'] % arch['num_heads']:
-        raise ValueError(f'arch={arch!r} needs positive integers, and embed_dims a multiple of num_heads')
-    return dict(arch)
-
-
-def _check_out_indices(out_indices, count: int, out_type: str) -> list[int]:
-    given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-    if out_type == 'pyramid' and out_indices == -1:
-        return [0, 1, 2, 3]
-    if not given or any(not isinstance(i, int) or not -count <= i < count for i in given):
-        raise ValueError(f'out_indices={out_indices} must be integers from 0 to {count - 1}, or negative from the end')
-    indices = [i % count for i in given]
-    if sorted(set(indices)) != indices:
-        raise ValueError(f'out_indices={out_indices} must rise')
-    return indices
+        raise BadInputError(f'arch={arch!r} needs positive integers, and embed_dims a multiple of num_heads')
+    return arch

@@ -13,6 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.attention import KArAt, check_attention
+from vik_mm.errors import BadInputError
 from vik_mm.mixers import TokenMixer, build_token_mixer
 
 
@@ -20,14 +21,14 @@ def is_mixer(attn_cfg: dict) -> bool:
     """Tell whether an ``attn_cfg`` names a token mixer instead of an attention.
 
     Raises:
-        TypeError: If it is no dict with a ``type``, or has an option that its type does not know.
-        ValueError: If the type is unknown.
+        BadTypeError: If it is no dict with a ``type``, or has an option that its type does not know.
+        BadInputError: If the type is unknown.
     """
     if isinstance(attn_cfg, dict) and attn_cfg.get('type') not in (None, 'Softmax', 'KArAt'):
         kind = attn_cfg['type']
         mixer = MODELS.get(kind) if isinstance(kind, str) else kind
         if not (inspect.isclass(mixer) and issubclass(mixer, TokenMixer)):
-            raise ValueError(
+            raise BadInputError(
                 f"attn_cfg type {kind!r} is unknown; choose 'Softmax', 'KArAt' or a registered token mixer"
             )
         return True

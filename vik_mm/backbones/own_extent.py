@@ -11,7 +11,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from vik_mm.errors import BadInputError
+from vik_mm.ops import is_exported
 
 Extents = list[tuple[int, int]]
 """Height and width, in pixels, of each image of a batch."""
@@ -69,6 +73,58 @@ def compute_by_extent(
         torch.cat([_pad_to(map_, [-(-side // stride) for side in x.shape[2:]]) for map_ in maps])[place]
         for maps, stride in zip(zip(*parts), strides)
     )
+
+
+class OwnExtents(nn.Module):
+    """A backbone that computes each image of a batch at its own extent, where ``ignore_padding`` is set.
+
+    Subclasses have ``_compute_maps``, which maps ``[B, C, H, W]`` to a tuple of maps, and ``out_strides``, their
+    strides.
+    """
+
+    ignore_padding: bool
+    out_strides: Sequence[int]
+
+    def compute_each_image(self, x: Tensor, at_least: int) -> tuple[Tensor, ...]:
+        """Compute the maps of each image as if the batch had no other; a traced model takes the whole batch as it is.
+
+        Args:
+            x (Tensor): ``[B, C, H, W]``.
+            at_least (int): The least height and width of an image, in pixels.
+
+        Returns:
+            tuple[Tensor, ...]: As of :func:`compute_by_extent`.
+        """
+        extents = None if is_exported() else read_extents(x, at_least)
+        if extents is None:
+            return self._compute_maps(x)
+        return compute_by_extent(self._compute_maps, x, extents, self.out_strides)
+
+    def compile(self, *args, **kwargs) -> None:
+        """Compile the backbone in place, as ``nn.Module.compile``; extents are read outside of the graph."""
+        if self.ignore_padding:
+            self._compute_maps = torch.compile(self._compute_maps, *args, **kwargs)
+        else:
+            super().compile(*args, **kwargs)
+
+    def __getstate__(self):
+        """Leave out what is compiled: in a copy it would compute with the weights of the original."""
+        state = super().__getstate__()
+        state.pop('_compute_maps', None)
+        return state
+
+
+def refuse_batch_norm(backbone: nn.Module) -> None:
+    """Refuse batch norm where images are computed one after the other.
+
+    Raises:
+        ValueError: If a module of the backbone is a batch norm.
+    """
+    if any(isinstance(module, _BatchNorm) for module in backbone.modules()):
+        raise BadInputError(
+            'ignore_padding=True computes images of unlike sizes one after the other, and batch norm would see the '
+            "statistics of single images; set ignore_padding=False, or norm_cfg=dict(type='GN', num_groups=1)"
+        )
 
 
 def _last(is_content: Tensor) -> Tensor:

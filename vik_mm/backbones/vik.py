@@ -3,16 +3,11 @@
 Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the map at hand.
 """
 
-import math
-import os
 import re
 from collections.abc import Sequence
 
 import torch
 from mmcv.cnn.bricks import DropPath, build_activation_layer
-from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -20,14 +15,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vik_mm.errors import BadInputError
-from vik_mm.layers import ConvMLP, LayerScale
-from vik_mm.mixers import build_token_mixer
-from vik_mm.mixers.multipatch_rbfkan import effective_rank, resample_global_maps
-from vik_mm.ops import is_exported, pad_to_multiple
+from vik_mm.layers import ConvMLP, LayerScale, add_residual
+from vik_mm.mixers import build_token_mixer, log_resampled_mixers
+from vik_mm.ops import pad_to_multiple
 
-from .own_extent import compute_by_extent, read_extents
-
-MIN_IMAGE_SIZE = 32
+from . import arguments
+from .arguments import MIN_IMAGE_SIZE
+from .loading import PretrainedBackbone, refuse_other_arch
+from .own_extent import OwnExtents, refuse_batch_norm
 
 
 class Stem(nn.Module):
@@ -54,7 +49,7 @@ class Stem(nn.Module):
     def __init__(self, in_channels: int, embed_dims: int, kernel_size: int = 7, stride: int = 4, padding: int = 2):
         super().__init__()
         if stride < 1 or not kernel_size - stride <= 2 * padding < kernel_size:
-            raise ValueError(
+            raise BadInputError(
                 f'stem=dict(kernel_size={kernel_size}, stride={stride}, padding={padding}) does not map H pixels to '
                 'ceil(H / stride); choose kernel_size - stride <= 2 * padding < kernel_size'
             )
@@ -67,7 +62,7 @@ class Stem(nn.Module):
 
 
 class ViKBlock(nn.Module):
-    """Token mixer, then MLP, each behind a norm, scaled, and added to its input.
+    """Token mixer, then MLP: ``x + ls1 * mixer(norm1(x))``, then ``x + ls2 * mlp(norm2(x))``.
 
     Args:
         embed_dims (int): Channels ``C``.
@@ -119,15 +114,8 @@ class ViKBlock(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        x = self._add(x, self.layer_scale1, self.token_mixer(self.norm1(x)))
-        return self._add(x, self.layer_scale2, self.mlp(self.norm2(x)))
-
-    def _add(self, x: Tensor, layer_scale: nn.Module, branch: Tensor) -> Tensor:
-        """``x + drop_path(layer_scale(branch))`` in one pass over the map, both being factors of a sample's channel."""
-        factor = layer_scale.weight[:, None, None] if isinstance(layer_scale, LayerScale) else x.new_ones(1)
-        if self.training and isinstance(self.drop_path, DropPath):
-            factor = factor * self.drop_path(x.new_ones(x.shape[0], 1, 1, 1))
-        return torch.addcmul(x, branch, factor)
+        x = add_residual(x, self.token_mixer(self.norm1(x)), self.layer_scale1, self.drop_path)
+        return add_residual(x, self.mlp(self.norm2(x)), self.layer_scale2, self.drop_path)
 
 
 class ViKStage(nn.Module):
@@ -154,7 +142,7 @@ class ViKStage(nn.Module):
 
 
 @MODELS.register_module()
-class ViK(BaseBackbone):
+class ViK(OwnExtents, PretrainedBackbone):
     """Vision KAN: a hierarchy of attention-free blocks around a Kolmogorov-Arnold token mixer.
 
     One class for classification, detection and segmentation: images of any size and aspect ratio from 32 pixels up,
@@ -237,21 +225,16 @@ class ViK(BaseBackbone):
     ):
         super().__init__(init_cfg=init_cfg)
         self.arch = arch
-        self.depths, self.embed_dims = _check_arch(arch, self.arch_settings)
-        self.img_size = _check_img_size(img_size)
-        self.in_channels = _check_at_least('in_channels', in_channels, 1)
-        self.out_indices = _check_out_indices(out_indices, len(self.depths))
-        self.frozen_stages = _check_frozen_stages(frozen_stages, max(self.out_indices) + 1)
-        self.norm_eval = norm_eval
-        for name, rate in (('drop_rate', drop_rate), ('drop_path_rate', drop_path_rate)):
-            if not 0 <= rate < 1:
-                raise ValueError(f'{name}={rate} must be in [0, 1)')
-        # Written so that NaN is refused too.
-        if not 1 <= mlp_ratio * min(self.embed_dims) < math.inf:
-            raise ValueError(f'mlp_ratio={mlp_ratio} must be positive, and give each stage a hidden channel')
-        mixers = _check_token_mixers(token_mixer, len(self.depths))
-        if not 0 <= layer_scale_init_value < math.inf:
-            raise ValueError(f'layer_scale_init_value={layer_scale_init_value} must be 0 (no layer scale) or positive')
+        self.depths, self.embed_dims = arguments.check_stages(**arguments.check_arch(arch, self.arch_settings))
+        self.img_size = arguments.check_img_size(img_size)
+        self.in_channels = arguments.check_at_least('in_channels', in_channels, 1)
+        self.out_indices = arguments.check_out_indices(out_indices, len(self.depths))
+        self.frozen_stages = arguments.check_frozen_stages(frozen_stages, max(self.out_indices) + 1)
+        self.norm_eval, self.ignore_padding = norm_eval, ignore_padding
+        mixers = arguments.check_one_for_each_stage('token_mixer', token_mixer, len(self.depths))
+        arguments.check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+        arguments.check_hidden_dims(mlp_ratio, self.embed_dims)
+        arguments.check_layer_scale(layer_scale_init_value)
 
         self.stem = Stem(in_channels, self.embed_dims[0], **stem)
         strides = [self.stem.stride * 2**i for i in range(len(self.depths))]
@@ -282,15 +265,11 @@ class ViK(BaseBackbone):
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.embed_dims[i]))
         self.out_strides = [strides[i] for i in self.out_indices]
-        self.ignore_padding = ignore_padding
-        if ignore_padding and any(isinstance(module, _BatchNorm) for module in self.modules()):
-            raise ValueError(
-                f'ignore_padding=True computes images of unlike sizes one after the other, and batch norm '
-                f'(norm_cfg={norm_cfg!r}) would see the statistics of single images; set ignore_padding=False, or '
-                "norm_cfg=dict(type='GN', num_groups=1)"
-            )
+        if ignore_padding:
+            refuse_batch_norm(self)
 
-        self._register_load_state_dict_pre_hook(self._adapt_state_dict)
+        self._register_load_state_dict_pre_hook(refuse_other_arch, with_module=True)
+        self.register_load_state_dict_post_hook(log_resampled_mixers)
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -305,20 +284,8 @@ class ViK(BaseBackbone):
         Raises:
             ValueError: If the number of dimensions or channels is wrong, or a side is less than 32.
         """
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f'ViK takes images [B, {self.in_channels}, H, W], got {tuple(x.shape)}; '
-                'in_channels sets the number of channels'
-            )
-        if x.shape[2] < MIN_IMAGE_SIZE or x.shape[3] < MIN_IMAGE_SIZE:
-            raise ValueError(
-                f'ViK takes images from {MIN_IMAGE_SIZE}x{MIN_IMAGE_SIZE} pixels up, got {x.shape[2]}x{x.shape[3]}; '
-                'resize or pad them'
-            )
-        extents = read_extents(x, at_least=MIN_IMAGE_SIZE) if self.ignore_padding and not is_exported() else None
-        if extents is None:
-            return self._compute_maps(x)
-        return compute_by_extent(self._compute_maps, x, extents, self.out_strides)
+        arguments.check_images(x, self.in_channels)
+        return self.compute_each_image(x, MIN_IMAGE_SIZE) if self.ignore_padding else self._compute_maps(x)
 
     def _compute_maps(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
@@ -328,30 +295,6 @@ class ViK(BaseBackbone):
             if i in self.out_indices:
                 maps[i] = getattr(self, f'norm{i}')(x)
         return tuple(maps[i] for i in self.out_indices)
-
-    def compile(self, *args, **kwargs) -> None:
-        """Compile the backbone in place, as ``nn.Module.compile``; extents are read outside of the graph."""
-        if self.ignore_padding:
-            self._compute_maps = torch.compile(self._compute_maps, *args, **kwargs)
-        else:
-            super().compile(*args, **kwargs)
-
-    def __getstate__(self):
-        """Leave out what is compiled: in a copy it would compute with the weights of the original."""
-        state = super().__getstate__()
-        state.pop('_compute_maps', None)
-        return state
-
-    def init_weights(self) -> None:
-        """Load the checkpoint of ``init_cfg``, where it has one.
-
-        Raises:
-            BadInputError: If the checkpoint is not there, or holds nothing of this backbone, which MMEngine would
-                pass over.
-        """
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            self._check_pretrained(self.init_cfg['checkpoint'], self.init_cfg.get('prefix', ''))
-        super().init_weights()
 
     def train(self, mode: bool = True) -> 'ViK':
         """Set training mode; frozen parts, and batch norms under ``norm_eval``, stay in evaluation mode."""
@@ -398,127 +341,3 @@ class ViK(BaseBackbone):
         for module in self._frozen_modules():
             module.eval()
             module.requires_grad_(False)
-
-    def _check_pretrained(self, checkpoint: str, prefix: str):
-        if '://' not in checkpoint and not os.path.isfile(checkpoint):
-            raise BadInputError(
-                f'backbone.init_cfg.checkpoint={checkpoint} does not exist; name a ViK checkpoint with --cfg-options '
-                'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with model.backbone.init_cfg=None'
-            )
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
-        names = list(content.get('state_dict', content))
-        prefix = prefix if not prefix or prefix.endswith('.') else f'{prefix}.'
-        if not any(prefix + name in names for name in self.state_dict()):
-            raise BadInputError(
-                f'{checkpoint} holds nothing of this ViK: with init_cfg.prefix={prefix!r}, names such as '
-                f'{prefix}stem.conv.weight are looked for, and it has {", ".join(names[:3])}, ...; a checkpoint of a '
-                "whole model takes prefix='backbone.', one of a backbone alone takes none"
-            )
-
-    def _adapt_state_dict(self, state_dict, prefix, *_):
-        """Refuse a checkpoint of another arch; resample the global maps of one made at another ``img_size``."""
-        own = self.state_dict()
-        found = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        self._check_same_arch(found, own)
-
-        resampled = []
-        for key in found:
-            if not key.endswith('.global_in') or key not in own or found[key].shape == own[key].shape:
-                continue
-            mixer = self.get_submodule(key.removesuffix('.global_in'))
-            key_out = key.removesuffix('in') + 'out'
-            maps = (found[key], found.get(key_out))
-            if maps[1] is None or maps[0].shape[0] != effective_rank(mixer.rank, tuple(maps[0].shape[1:])):
-                continue  # another rank, not another size: load_state_dict says so
-            new_maps = resample_global_maps(*maps, mixer.grid_size, mixer.rank)
-            state_dict[prefix + key], state_dict[prefix + key_out] = new_maps
-            resampled.append(tuple(maps[0].shape[1:]))
-        if resampled:
-            print_log(
-                f'{len(resampled)} global maps of the checkpoint, made for a first grid of {resampled[0]}, were '
-                f'resampled to img_size={self.img_size}',
-                logger='current',
-            )
-
-    def _check_same_arch(self, found: dict[str, Tensor], own: dict[str, Tensor]):
-        theirs, ours = _describe_arch(found), _describe_arch(own)
-        for stage in theirs.keys() & ours.keys():
-            if theirs[stage] != ours[stage]:
-                name = next((n for n, s in self.arch_settings.items() if _matches(theirs, s)), 'of no known name')
-                raise BadInputError(
-                    f'the checkpoint is of another arch ({name}): in stage {stage} it has (blocks, channels) = '
-                    f"{theirs[stage]}, this ViK (arch={self.arch!r}) has {ours[stage]}; set arch to the checkpoint's"
-                )
-
-
-def _describe_arch(state_dict) -> dict[int, tuple[int, int]]:
-    """Read (blocks, channels) of each stage off the keys and shapes of a ViK state dict."""
-    stages = {}
-    for key, value in state_dict.items():
-        if match := re.match(r'stages\.(\d+)\.blocks\.(\d+)\.mlp\.fc2\.weight$', key):
-            stage, block = int(match[1]), int(match[2])
-            stages[stage] = (max(block + 1, stages.get(stage, (0,))[0]), value.shape[0])
-    return stages
-
-
-def _matches(stages: dict[int, tuple[int, int]], setting: dict) -> bool:
-    return all((setting['depths'][i], setting['embed_dims'][i]) == stage for i, stage in stages.items())
-
-
-def _check_arch(arch, settings) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    if isinstance(arch, str):
-        if arch not in settings:
-            raise ValueError(
-                f'arch={arch!r} is unknown; choose one of {sorted(settings)} or give dict(depths=..., embed_dims=...)'
-            )
-        arch = settings[arch]
-    elif not isinstance(arch, dict) or set(arch) != {'depths', 'embed_dims'}:
-        raise TypeError(f'arch must be one of {sorted(settings)} or dict(depths=..., embed_dims=...), got {arch!r}')
-    depths, embed_dims = tuple(arch['depths']), tuple(arch['embed_dims'])
-    if not depths or len(depths) != len(embed_dims) or min(*depths, *embed_dims) < 1:
-        raise ValueError(f'depths and embed_dims must be equally many positive numbers, got {depths} and {embed_dims}')
-    return depths, embed_dims
-
-
-def _check_token_mixers(token_mixer, num_stages: int) -> list[dict]:
-    if not isinstance(token_mixer, (list, tuple)):
-        return [token_mixer] * num_stages
-    if len(token_mixer) != num_stages:
-        raise ValueError(
-            f'token_mixer lists {len(token_mixer)} mixers, and arch has {num_stages} stages; give one config for each '
-            'stage, or one for all'
-        )
-    return list(token_mixer)
-
-
-def _check_img_size(img_size) -> tuple[int, int]:
-    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    if len(size) != 2 or min(size) < MIN_IMAGE_SIZE:
-        raise ValueError(f'img_size={img_size} must be one side or (height, width), each at least {MIN_IMAGE_SIZE}')
-    return size
-
-
-def _check_at_least(name: str, value: int, least: int) -> int:
-    if not isinstance(value, int) or value < least:
-        raise ValueError(f'{name}={value!r} must be an integer of at least {least}')
-    return value
-
-
-def _check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
-    given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-    if not given or any(not isinstance(i, int) or not -num_stages <= i < num_stages for i in given):
-        raise ValueError(
-            f'out_indices={out_indices} must be integers from 0 to {num_stages - 1}, or negative from the end'
-        )
-    indices = tuple(i % num_stages for i in given)
-    if len(set(indices)) < len(indices):
-        raise ValueError(f'out_indices={out_indices} names a stage more than once')
-    return indices
-
-
-def _check_frozen_stages(frozen_stages, num_stages: int) -> int:
-    if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= num_stages:
-        raise ValueError(
-            f'frozen_stages={frozen_stages!r} must be an integer from -1 (nothing) over 0 (the stem) to {num_stages}'
-        )
-    return frozen_stages

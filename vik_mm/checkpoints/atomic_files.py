@@ -4,9 +4,10 @@ import logging
 import os
 from collections.abc import Iterable
 
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend
 from mmengine.logging import print_log
 
+from vik_mm.compat.replacing import write_local_files_with
 from vik_mm_cli import files
 from vik_mm_cli.files import UNFINISHED, remove_unfinished
 
@@ -43,7 +44,7 @@ class AtomicLocalBackend(LocalBackend):
 
 def write_files_atomically() -> None:
     """Have MMEngine write its checkpoints, and all else that goes through its file backends, this way."""
-    register_backend('local', AtomicLocalBackend, force=True, prefixes='')
+    write_local_files_with(AtomicLocalBackend)
 
 
 def _warn(text: str) -> None:

@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from mmengine.runner.checkpoint import load_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from vik_mm.compat.configs_from_text import refuse_configs_from_text
 from vik_mm.compat.disguised_programs import have_torch_load_refuse_programs, refuse_programs
+from vik_mm.compat.replacing import read_checkpoints_with
 from vik_mm.compat.runner_classes import runner_classes
-from vik_mm.errors import BadInputError
+from vik_mm.errors import BadInputError, BadTypeError
 
 from .atomic_files import write_atomically
 from .digests import find_damage, is_archive, sign_safetensors
@@ -41,7 +42,7 @@ def check_checkpoint_file(path: str | os.PathLike) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, or no checkpoint.
+        BadInputError: If the file is truncated, or no checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -69,7 +70,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated or damaged, is no checkpoint, or holds objects other than data.
+        BadInputError: If the file is truncated or damaged, is no checkpoint, or holds objects other than data.
     """
     path = Path(path)
     check_checkpoint_file(path)
@@ -197,15 +198,13 @@ def load_checkpoints_as_data() -> None:
     """Have all of this process read checkpoints as data: MMEngine's Runner and models too, resuming included.
 
     Files go through :func:`read_checkpoint`; whatever else calls ``torch.load``, for downloads say, is held to
-    ``weights_only=True`` by PyTorch's own switch, against OneDL's MMEngine as well, which would try again without.
-    Before PyTorch 2.6 that switch is not enough: ``torch.load`` is replaced by one that refuses programs.
+    ``weights_only=True``. Before PyTorch 2.6 that is not enough: ``torch.load`` is replaced by one that refuses
+    programs.
     Configs in Python that stand in checkpoints are refused too (``Config.fromstring``).
     """
     refuse_configs_from_text()
     have_torch_load_refuse_programs()
-    torch.serialization.add_safe_globals(runner_classes())
-    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    read_checkpoints_with(load_from_local, runner_classes())
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -232,7 +231,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
         meta = json.loads((file.metadata() or {}).get('meta', '{}'))
     if not isinstance(meta, dict) or not isinstance(meta.get('dataset_meta') or {}, dict):
-        raise TypeError(f'its metadata must be a dict, with a dict as dataset_meta, and is {str(meta)[:80]}')
+        raise BadTypeError(f'its metadata must be a dict, with a dict as dataset_meta, and is {str(meta)[:80]}')
     return dict(state_dict=weights, meta=meta)
 
 
@@ -248,7 +247,7 @@ def unwrap_state_dict(checkpoint: dict[str, Any], prefer_ema: bool = True) -> tu
         tuple[dict[str, Tensor], str | None]: The weights, and the key that they were under.
 
     Raises:
-        ValueError: If there are no weights.
+        BadInputError: If there are no weights.
     """
     keys = ['state_dict_ema', 'model_ema', 'state_dict', 'model']
     if not prefer_ema:

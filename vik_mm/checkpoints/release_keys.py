@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from vik_mm.errors import BadInputError
+
 # A name here (regular expression) and what stands in its place in the release, applied to the whole key in turn.
 _RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r'^backbone\.stem\.conv\.', 'patch_embed.proj.'),
@@ -57,11 +59,11 @@ def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         dict[str, Tensor]: Weights that the release's ``load_state_dict`` takes after its first forward pass.
 
     Raises:
-        ValueError: If there are weights that the release has no place for; the message names them.
+        BadInputError: If there are weights that the release has no place for; the message names them.
     """
     foreign = sorted(k for k in state_dict if not k.startswith(('backbone.', 'head.fc.')) or reference_key(k) == k)
     if foreign:
-        raise ValueError(f'the release has no place for {_few(foreign)}; only ViK classifiers can be converted')
+        raise BadInputError(f'the release has no place for {_few(foreign)}; only ViK classifiers can be converted')
     return {reference_key(key): _flatten(key, value) for key, value in state_dict.items()}
 
 
@@ -76,7 +78,7 @@ def from_reference(state_dict: dict[str, Tensor], template: dict[str, Tensor]) -
         dict[str, Tensor]: Weights with the names and shapes of ``template``.
 
     Raises:
-        ValueError: If weights are missing or unknown, or have another shape; the message names them.
+        BadInputError: If weights are missing or unknown, or have another shape; the message names them.
     """
     expected = {reference_key(key): key for key in template}
     missing = sorted(expected.keys() - state_dict.keys())
@@ -100,7 +102,7 @@ def from_reference(state_dict: dict[str, Tensor], template: dict[str, Tensor]) -
         shapes = f'{tuple(state_dict[key].shape)}, not {tuple(_flatten(expected[key], template[expected[key]]).shape)}'
         problems.append(f'of another shape are {_few(misshapen)} (the first is {shapes})')
     if problems:
-        raise ValueError('the checkpoint does not fit this model: ' + '; '.join(problems))
+        raise BadInputError('the checkpoint does not fit this model: ' + '; '.join(problems))
     return {own: state_dict[key].reshape(template[own].shape) for key, own in expected.items()}
 
 
@@ -114,7 +116,7 @@ def describe_reference(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ..
         dict[str, tuple[int, ...]]: ``depths`` and ``embed_dims``, a number for each stage.
 
     Raises:
-        ValueError: If the weights are not those of a ViK.
+        BadInputError: If the weights are not those of a ViK.
     """
     depths: dict[int, int] = {}
     embed_dims: dict[int, int] = {}
@@ -124,7 +126,7 @@ def describe_reference(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ..
             depths[stage] = max(depths.get(stage, 0), int(match[2]) + 1)
             embed_dims[stage] = value.shape[0]
     if not depths:
-        raise ValueError(
+        raise BadInputError(
             f'this is no ViK of the release: no network.*.*.mlp.fc2.weight among its keys {_few(sorted(state_dict))}'
         )
     return dict(

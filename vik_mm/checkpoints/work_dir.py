@@ -36,7 +36,7 @@ def make_writable(work_dir: str | os.PathLike) -> None:
         work_dir (str | PathLike): The folder.
 
     Raises:
-        ValueError: If it cannot be made, or not be written to.
+        BadInputError: If it cannot be made, or not be written to.
     """
     try:
         os.makedirs(work_dir, exist_ok=True)

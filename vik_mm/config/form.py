@@ -8,6 +8,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from vik_mm.errors import BadInputError
+
 from .known_keys import DEFAULT_HOOKS, READ_AT_TOP, known_keys, value_at
 
 _SPLITS = ('train', 'val', 'test')
@@ -40,7 +42,7 @@ def check_form(cfg: Config) -> None:
         cfg (Config): The config, as it goes to the Runner.
 
     Raises:
-        ValueError: If a part is something else; the message names it.
+        BadInputError: If a part is something else; the message names it.
     """
     for name in _DICTS:
         _check_dict(name, cfg.get(name))
@@ -52,7 +54,7 @@ def check_form(cfg: Config) -> None:
         _check_dict('optim_wrapper.optimizer', cfg.optim_wrapper.get('optimizer'))
     hooks = cfg.get('custom_hooks')
     if not isinstance(hooks, (list, tuple, type(None))):
-        raise ValueError(f'custom_hooks={hooks!r} must be a list of dicts')
+        raise BadInputError(f'custom_hooks={hooks!r} must be a list of dicts')
     for number, hook in enumerate(hooks or []):
         _check_dict(f'custom_hooks[{number}]', hook, is_needed=True)
     for split in _SPLITS:
@@ -61,6 +63,7 @@ def check_form(cfg: Config) -> None:
             _check_dict(f'{split}_evaluator', evaluator, is_needed=True)
         if cfg.get(f'{split}_dataloader'):
             _check_dataset(f'{split}_dataloader.dataset', cfg[f'{split}_dataloader'].get('dataset'))
+            _check_dict(f'{split}_dataloader.batch_sampler', cfg[f'{split}_dataloader'].get('batch_sampler'))
 
 
 def _check_dataset(place: str, dataset: Any) -> None:
@@ -77,17 +80,17 @@ def _check_dict(place: str, value: Any, is_needed: bool = False) -> None:
     if value is None and not is_needed:
         return
     if not isinstance(value, dict):
-        raise ValueError(f'{place}={value!r} must be a dict')
+        raise BadInputError(f'{place}={value!r} must be a dict')
     kind = value.get('type', '')
     if not isinstance(kind, str) and not callable(kind):
-        raise ValueError(f'{place}.type={kind!r} must be the name of a class')
+        raise BadInputError(f'{place}.type={kind!r} must be the name of a class')
 
 
 def _check_count(place: str, value: Any, least: int) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1 or value < least:
-        raise ValueError(f'{place}={value!r} must be a whole number from {least} up')
+        raise BadInputError(f'{place}={value!r} must be a whole number from {least} up')
 
 
 def warn_of_unread_names(cfg: Config) -> None:

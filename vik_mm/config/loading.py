@@ -1,9 +1,13 @@
 """From a config file and a command line to a config."""
 
+import json
 from pathlib import Path
 
+import yaml
 from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 
+from vik_mm.errors import BadInputError
 from vik_mm_cli.config_files import find_config
 
 from .form import check_form, warn_of_unread_names
@@ -40,10 +44,10 @@ def load_config(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a part of the config is no dict where one is needed, nothing reads one of the ``options``, the
-            backbone cannot be swapped, or the config is not safe and has to be.
+        BadInputError: If the file cannot be read, a part of the config is no dict where one is needed, nothing reads
+            one of the ``options``, the backbone cannot be swapped, or the config is not safe and has to be.
     """
-    cfg = read_safe_config(path) if is_safe else Config.fromfile(find_config(path))
+    cfg = read_safe_config(path) if is_safe else _read(path)
     if backbone:
         cfg = swap_backbone(cfg, backbone)
     warn_of_unread_names(cfg)
@@ -59,9 +63,13 @@ def load_config(
     elif cfg.get('work_dir') is None:
         stem = Path(path).stem
         cfg.work_dir = str(Path('work_dirs', f'{stem}_{backbone}' if backbone else stem))
-    if cfg.get('default_scope') == 'mmpretrain':
-        # MMPretrain's own configs leave this to its tools; without it batches come as lists.
-        for split in ('train', 'val', 'test'):
-            if loader := cfg.get(f'{split}_dataloader'):
-                loader.setdefault('collate_fn', dict(type='default_collate'))
     return cfg
+
+
+def _read(path: str) -> Config:
+    file = find_config(path)
+    try:
+        return Config.fromfile(file)
+    # What a config in Python raises while it runs is for its author, with the line that raises it.
+    except (SyntaxError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError, ConfigParsingError) as error:
+        raise BadInputError(f'config {path} cannot be read ({" ".join(str(error).split())})') from error

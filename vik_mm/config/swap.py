@@ -9,6 +9,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 
+from vik_mm.errors import BadInputError
+
 from .machine import without_sync_bn
 
 _ARCHS = dict(tiny=0.1, small=0.1, base=0.2, medium=0.3, large=0.3)  # and stochastic depth
@@ -52,7 +54,7 @@ def swap_backbone(cfg: Config, backbone: str | dict) -> Config:
         Config: The new config; ``vik_mm`` is among its ``custom_imports``.
 
     Raises:
-        ValueError: If the name is unknown, or the config uses its backbone in a way that leaves the answer open; the
+        BadInputError: If the name is unknown, or the config uses its backbone in a way that leaves the answer open; the
             message names the key.
     """
     new = _backbone_config(backbone)
@@ -60,13 +62,13 @@ def swap_backbone(cfg: Config, backbone: str | dict) -> Config:
     scope = cfg.get('default_scope') or 'mmengine'
     path, model = _find_model(cfg)
     if nested := [key for key in ('backbone_cfg', 'backbones') if key in model.backbone]:
-        raise ValueError(f'{path}.backbone.{nested[0]}: this backbone is made around another one; swap by hand')
+        raise BadInputError(f'{path}.backbone.{nested[0]}: this backbone is made around another one; swap by hand')
 
     with torch.random.fork_rng(devices=[]):
         old_maps = _run_backbone(_plain(model.backbone), scope, f'{path}.backbone')
         new_maps = _run_backbone({**new, 'out_indices': (0, 1, 2, 3)}, scope, 'backbone')
         if [stride for _, stride in new_maps] != [4, 8, 16, 32]:
-            raise ValueError(f'backbone={new!r} has strides {[s for _, s in new_maps]}; needed are 4, 8, 16 and 32')
+            raise BadInputError(f'backbone={new!r} has strides {[s for _, s in new_maps]}; needed are 4, 8, 16 and 32')
         _cut_unread(model, path)
         stages = _match_stages(model.backbone, old_maps, new_maps, scope, f'{path}.backbone')
         used = _used_maps(model, len(stages), path)
@@ -86,14 +88,14 @@ def swap_backbone(cfg: Config, backbone: str | dict) -> Config:
 def _backbone_config(backbone: str | dict) -> dict[str, Any]:
     if isinstance(backbone, str):
         if backbone not in _BACKBONES:
-            raise ValueError(
+            raise BadInputError(
                 f'backbone {backbone!r} is unknown; choose one of {sorted(_BACKBONES)}, or give a config (dict)'
             )
         return copy.deepcopy(_BACKBONES[backbone])
     if not isinstance(backbone, dict) or 'type' not in backbone:
-        raise ValueError(f'backbone must be one of {sorted(_BACKBONES)} or a dict with a type, got {backbone!r}')
+        raise BadInputError(f'backbone must be one of {sorted(_BACKBONES)} or a dict with a type, got {backbone!r}')
     if 'out_indices' in backbone:
-        raise ValueError('backbone.out_indices follows from the config that the backbone is put into; leave it out')
+        raise BadInputError('backbone.out_indices follows from the config that the backbone is put into; leave it out')
     return copy.deepcopy(dict(backbone))
 
 
@@ -113,9 +115,9 @@ def _find_model(cfg: Config) -> tuple[str, ConfigDict]:
 
     search(cfg.get('model'), 'model')
     if not found:
-        raise ValueError('the config has no model.backbone to swap')
+        raise BadInputError('the config has no model.backbone to swap')
     if len(found) > 1:
-        raise ValueError(
+        raise BadInputError(
             f'the config has several backbones, {", ".join(f"{p}.backbone" for p, _ in found)}: swap by hand'
         )
     return found[0]
@@ -132,7 +134,7 @@ def _build(cfg: dict, scope: str, path: str) -> torch.nn.Module:
         with MODELS.switch_scope_and_registry(scope) as registry:
             module = registry.build(ConfigDict(copy.deepcopy(without_sync_bn(cfg))))
     except Exception as error:
-        raise ValueError(f'{path} cannot be built ({type(error).__name__}: {error})') from error
+        raise BadInputError(f'{path} cannot be built ({type(error).__name__}: {error})') from error
     module.eval()  # returns nothing in backbones of the mm packages
     return module
 
@@ -142,10 +144,12 @@ def _run(module: torch.nn.Module, features, path: str) -> list[torch.Tensor]:
         with torch.no_grad():
             outputs = module(features)
     except Exception as error:
-        raise ValueError(f'{path} cannot be run on its own ({type(error).__name__}: {error}): swap by hand') from error
+        raise BadInputError(
+            f'{path} cannot be run on its own ({type(error).__name__}: {error}): swap by hand'
+        ) from error
     outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
     if not all(isinstance(x, torch.Tensor) and x.ndim == 4 for x in outputs):
-        raise ValueError(f'{path} gives something else than maps [B, C, H, W]: swap by hand')
+        raise BadInputError(f'{path} gives something else than maps [B, C, H, W]: swap by hand')
     return outputs
 
 
@@ -163,11 +167,11 @@ def _match_stages(old: dict, old_maps, new_maps, scope: str, path: str) -> list[
     indices = old.get('out_indices', (0, 1, 2, 3))
     indices = [indices] if isinstance(indices, int) else list(indices)
     if any(i not in range(4) for i in indices) or len(indices) != len(strides):
-        raise ValueError(
+        raise BadInputError(
             f'{path}.out_indices={tuple(indices)} with strides {strides} has no counterpart among strides {new_strides}'
         )
     if scope != 'mmseg':
-        raise ValueError(
+        raise BadInputError(
             f'{path} gives strides {strides} (out_indices={tuple(indices)}); anchors and regions of this config are '
             f'made for them, and the new backbone has {[new_strides[i] for i in indices]}: adapt the config by hand'
         )
@@ -182,7 +186,7 @@ def _heads(model: dict, path: str) -> Iterator[tuple[str, dict]]:
     """Yield the parts of a model that may take features, however deep."""
     for key, value in model.items():
         if key in _OF_THE_BACKBONE and value:
-            raise ValueError(f'{path}.{key} is a stage of the old backbone: choose a config with a neck instead')
+            raise BadInputError(f'{path}.{key} is a stage of the old backbone: choose a config with a neck instead')
         if key in _NO_FEATURES:
             continue
         children = value if isinstance(value, (list, tuple)) else [value]
@@ -305,7 +309,7 @@ class _Rewriter:
         elif list(given) == old[::-1]:
             node[key] = type(given)(new[::-1])
             return
-        raise ValueError(f'{path}.{key}={given} does not match the channels {old} that reach it: swap by hand')
+        raise BadInputError(f'{path}.{key}={given} does not match the channels {old} that reach it: swap by hand')
 
     def _heads_behind(self, old, new, position):
         """Replace channels in heads; ``position`` tells where an old map went."""

@@ -1,9 +1,12 @@
 """Looks for the data sets of a config before anything is built, so that a missing one has a message of its own."""
 
+import contextlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import URLError
 
 from mmengine.config import Config
 
@@ -59,15 +62,24 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
                 _check_evaluator(split, path, list(_leaf_datasets(loader.get('dataset'))))
 
 
-def describe_layouts(cfg: Config) -> str:
-    """Say where and in which layout the config's data sets are expected.
+@contextlib.contextmanager
+def explain_failed_downloads(cfg: Config) -> Iterator[None]:
+    """Say where the data belong when they could not be downloaded, as CIFAR is where it is missing.
 
     Args:
         cfg (Config): The config, as it goes to the Runner.
 
-    Returns:
-        str: One sentence for each root, or '' where no layout is known.
+    Raises:
+        BadInputError: In place of ``URLError``.
     """
+    try:
+        yield
+    except URLError as error:
+        raise BadInputError(f'the data could not be downloaded ({error.reason}). {_describe_layouts(cfg)}') from error
+
+
+def _describe_layouts(cfg: Config) -> str:
+    """Say where and in which layout the config's data sets are expected; '' where no layout is known."""
     found = {}
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')

@@ -17,6 +17,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vik_mm.errors import BadInputError, UnavailableError
+
 SPLITS = ('train', 'val', 'test')
 LAYOUTS = ('imagenet', 'coco', 'ade20k')
 
@@ -96,12 +98,12 @@ def draw_scene(seed: int | Sequence[int], size: int = 64, max_distractors: int =
         Scene: The same for the same arguments.
 
     Raises:
-        ValueError: If ``size < 32`` or ``max_distractors < 0``.
+        BadInputError: If ``size < 32`` or ``max_distractors < 0``.
     """
     if size < 32:
-        raise ValueError(f'size={size} must be at least 32: outlines cannot be told in fewer pixels')
+        raise BadInputError(f'size={size} must be at least 32: outlines cannot be told in fewer pixels')
     if max_distractors < 0:
-        raise ValueError(f'max_distractors={max_distractors} must be 0 or more')
+        raise BadInputError(f'max_distractors={max_distractors} must be 0 or more')
     rng = np.random.default_rng(seed)
     ground, light = _texture(rng, size)
     image = ground
@@ -192,13 +194,13 @@ def write_shapes(
         Path: ``root``.
 
     Raises:
-        ValueError: If a split or layout is unknown.
+        BadInputError: If a split or layout is unknown.
         FileExistsError: If ``root`` holds other files, or shapes of other settings.
     """
     root, layouts = Path(root), tuple(layouts)
     for given, known in ((num_scenes, SPLITS), (layouts, LAYOUTS)):
         if unknown := set(given) - set(known):
-            raise ValueError(f'{sorted(unknown)} is unknown; choose from {known}')
+            raise BadInputError(f'{sorted(unknown)} is unknown; choose from {known}')
     settings = dict(num_scenes=num_scenes, layouts=sorted(layouts), size=size, seed=seed, classes=CLASSES)
     settings_text = json.dumps(settings, sort_keys=True)
     record = root / 'shapes.json'
@@ -245,7 +247,7 @@ class _CocoWriter:
         try:
             from pycocotools import mask
         except ImportError as error:
-            raise ImportError('the COCO layout needs pycocotools: pip install pycocotools') from error
+            raise UnavailableError('the COCO layout needs pycocotools: pip install pycocotools') from error
         self.mask, self.root = mask, root
         self.splits: dict[str, dict] = {}
 

@@ -68,8 +68,8 @@ class GuardedPipeline:
             return f'{remedy}; an evaluation needs all of its images'
         return (
             f'{remedy}; more than {self.limit} of {len(self.is_damaged)} samples are damaged, which is what '
-            f'max_damaged={self.max_damaged} allows: custom_hooks=[dict(type="SanityCheckHook", max_damaged=0.05)] '
-            'allows more'
+            f'max_damaged={self.max_damaged} allows: default_hooks=dict(sanity_check=dict(type="SanityCheckHook", '
+            'max_damaged=0.05)) allows more'
         )
 
 

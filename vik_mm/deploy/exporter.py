@@ -46,7 +46,7 @@ def export(
         over batches of three sizes, none of them the traced one.
 
     Raises:
-        ValueError: If an argument is unknown, or these do not go together.
+        BadInputError: If an argument is unknown, or these do not go together.
         BadInputError: If the file, in float32, does not give the model's answers.
     """
     path = Path(path)
@@ -97,13 +97,13 @@ def _listed(sizes: Sequence[tuple[int, ...]]) -> str:
 
 def _check(path: Path, format: str, dtype: str) -> None:
     if format not in ENDINGS:
-        raise ValueError(f'format={format!r} is unknown; choose one of {sorted(ENDINGS)}')
+        raise BadInputError(f'format={format!r} is unknown; choose one of {sorted(ENDINGS)}')
     if not path.name.endswith(ENDINGS[format]):
-        raise ValueError(f'a file of format {format} must end in {ENDINGS[format]}, got {path.name}')
+        raise BadInputError(f'a file of format {format} must end in {ENDINGS[format]}, got {path.name}')
     if dtype not in DTYPES:
-        raise ValueError(f'dtype={dtype!r} is unknown; choose one of {DTYPES}')
+        raise BadInputError(f'dtype={dtype!r} is unknown; choose one of {DTYPES}')
     check_torch(format)
     if dtype == 'int8' and format != 'onnx':
-        raise ValueError("dtype='int8' is ONNX Runtime's quantisation; it needs format='onnx'")
+        raise BadInputError("dtype='int8' is ONNX Runtime's quantisation; it needs format='onnx'")
     if dtype == 'bfloat16' and format == 'onnx':
-        raise ValueError("ONNX Runtime has no bfloat16 on CPUs; choose dtype='float16'")
+        raise BadInputError("ONNX Runtime has no bfloat16 on CPUs; choose dtype='float16'")

@@ -96,7 +96,7 @@ def _read_onnx(path):
         for place in places:
             # ONNX Runtime would read any file of this machine.
             if Path(place).name != place or (path.parent / place).is_symlink():
-                raise ValueError(f'it has weights in {place!r}, which is not beside it')
+                raise BadInputError(f'it has weights in {place!r}, which is not beside it')
 
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
 

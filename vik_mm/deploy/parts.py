@@ -9,8 +9,9 @@ from mmpretrain.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
 from vik_mm.backbones import ConViTKArAt, ViTKArAt
-from vik_mm.backbones.vik import MIN_IMAGE_SIZE
+from vik_mm.backbones.arguments import MIN_IMAGE_SIZE
 from vik_mm.compat.tracing import trace_sizes
+from vik_mm.errors import BadInputError
 
 PARTS = ('model', 'backbone')
 # The longest side in pixels that exported files take; the shortest is the model's.
@@ -31,25 +32,25 @@ class ExportedPart(nn.Module):
         - Output: a tuple of tensors.
 
     Raises:
-        ValueError: If there is no such part, or it cannot be exported.
+        BadInputError: If there is no such part, or it cannot be exported.
     """
 
     def __init__(self, model: nn.Module, part: str = 'model'):
         super().__init__()
         if part not in PARTS:
-            raise ValueError(f'part={part!r} is unknown; choose one of {PARTS}')
+            raise BadInputError(f'part={part!r} is unknown; choose one of {PARTS}')
         trace_sizes(model)
         self.model: Any = model
         self.part = part
         if part == 'model':
             self.task = task_of(model)
             if self.task == 'detection' and not hasattr(model, 'bbox_head'):
-                raise ValueError(
+                raise BadInputError(
                     f'{type(model).__name__} has two stages and decides box by box, which no graph can hold; '
                     'export --part backbone'
                 )
         elif not hasattr(model, 'backbone'):
-            raise ValueError(f'{type(model).__name__} has no backbone')
+            raise BadInputError(f'{type(model).__name__} has no backbone')
         self.lengths: list[int] = []
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -75,14 +76,14 @@ def task_of(model: nn.Module) -> str:
         str: 'classification', 'segmentation' or 'detection'.
 
     Raises:
-        ValueError: If it is of none of the three packages.
+        BadInputError: If it is of none of the three packages.
     """
     for task, part in (('segmentation', 'decode_head'), ('classification', 'head')):
         if hasattr(model, part):
             return task
     if hasattr(model, 'bbox_head') or hasattr(model, 'roi_head'):
         return 'detection'
-    raise ValueError(f'{type(model).__name__} is no classifier, detector or segmentor with a head')
+    raise BadInputError(f'{type(model).__name__} is no classifier, detector or segmentor with a head')
 
 
 class ImageSizes:

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from vik_mm.compat.registered_only import builds_registered_only
+from vik_mm.compat.replacing import answer_with
 from vik_mm.errors import BadInputError
 
 from .formats import ENDINGS, READERS, check_torch, exported_format
@@ -75,25 +76,13 @@ def run_exported(model: Any, path: str | os.PathLike) -> dict[str, Any]:
         dict[str, Any]: What the file holds about itself.
 
     Raises:
-        ValueError: If the file holds only a backbone, or a model of another task or number of classes.
+        BadInputError: If the file holds only a backbone, or a model of another task or number of classes.
     """
     if exported_format(path) != 'onnx':
         print_log(f'{path} is a program, which runs with all that you may do here', logger='current')
     run, meta = load_exported(path)
     task = task_of(model)
     if meta['part'] != 'model' or meta['task'] != task:
-        raise ValueError(f'{path} holds a {meta["part"]} for {meta["task"]}; this needs a model for {task}')
-    if task == 'classification':
-        model.extract_feat = lambda inputs, *_, **__: run(inputs)[0]
-        model.head.forward = lambda logits: logits
-    elif task == 'segmentation':
-        model.encode_decode = lambda inputs, batch_img_metas: run(inputs)[0]
-    else:
-
-        def levels(outs):
-            outs = iter(outs)
-            return tuple([next(outs) for _ in range(length)] for length in meta['lengths'])
-
-        model.extract_feat = run
-        model.bbox_head.forward = levels
+        raise BadInputError(f'{path} holds a {meta["part"]} for {meta["task"]}; this needs a model for {task}')
+    answer_with(model, task, run, meta['lengths'])
     return meta

@@ -14,7 +14,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS, init_default_scope
 from mmengine.visualization.vis_backend import BaseVisBackend
 
-from vik_mm.backbones.vik import MIN_IMAGE_SIZE, ViK
+from vik_mm.backbones import ViK
+from vik_mm.backbones.arguments import MIN_IMAGE_SIZE
 from vik_mm.checkpoints import load_weights, read_checkpoint, unwrap_state_dict
 from vik_mm.checkpoints.atomic_files import UNFINISHED
 from vik_mm.config.machine import without_sync_bn
@@ -44,7 +45,7 @@ class Predictor:
     def __init__(self, cfg: Config, checkpoint: str | os.PathLike, device: str | None = None):
         scope = cfg.get('default_scope')
         if scope not in _TASKS:
-            raise ValueError(f'default_scope={scope!r} of the config must be one of {sorted(_TASKS)}')
+            raise BadInputError(f'default_scope={scope!r} of the config must be one of {sorted(_TASKS)}')
         self.task = _TASKS[scope]
         init_default_scope(scope)
         is_exported = exported_format(checkpoint) is not None

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vik_mm.errors import BadInputError
 from vik_mm.ops import patch_rbf_kan, rbf_kan
 
 # Keeps a width that training drove towards zero from dividing by zero, as in the reference release.
@@ -30,7 +31,7 @@ class RBFKANLayer(nn.Module):
         - Output: ``[..., O]``.
 
     Raises:
-        ValueError: If ``num_grids < 2`` or ``grid_range`` does not increase.
+        BadInputError: If ``num_grids < 2`` or ``grid_range`` does not increase.
 
     Source:
         arXiv 2601.21541; ``RBFKANLayer`` of the authors' ``vik.py``, with the same start values.
@@ -46,10 +47,10 @@ class RBFKANLayer(nn.Module):
     ):
         super().__init__()
         if num_grids < 2:
-            raise ValueError(f'num_grids={num_grids}: the widths are set by the spacing of at least 2 Gaussians')
+            raise BadInputError(f'num_grids={num_grids}: the widths are set by the spacing of at least 2 Gaussians')
         first, last = grid_range
         if not first < last:
-            raise ValueError(f'grid_range={tuple(grid_range)} must increase')
+            raise BadInputError(f'grid_range={tuple(grid_range)} must increase')
         self.backend = backend
         spacing = (last - first) / (num_grids - 1)
         self.centers = nn.Parameter(torch.linspace(first, last, num_grids).repeat(in_features, 1))
@@ -63,22 +64,22 @@ class RBFKANLayer(nn.Module):
         """Map ``[..., F]`` to ``[..., O]``."""
         return rbf_kan(x, self.centers, self.widths, self.weight, backend=self.backend) + self.base(F.silu(x))
 
-    def add_to_patches(self, x: Tensor, patch_size: int) -> Tensor:
-        """Add to each patch of a map what the layer makes of it.
-
-        Args:
-            x (Tensor): ``[B, C, H, W]``.
-            patch_size (int): ``P``, in pixels; ``P * P`` are the layer's in and out features.
-
-        Returns:
-            Tensor: ``[B, C, H, W]``; see :func:`vik_mm.ops.patch_rbf_kan`.
-        """
-        base = self.base
-        return patch_rbf_kan(
-            x, self.centers, self.widths, self.weight, base.weight, base.bias, patch_size, backend=self.backend
-        )
-
     @property
     def widths(self) -> Tensor:
         """Standard deviations of the Gaussians, ``[F, G]``."""
         return self.log_widths.exp() + WIDTH_FLOOR
+
+
+def add_to_patches(x: Tensor, layer: RBFKANLayer, patch_size: int) -> Tensor:
+    """Compute ``patch + layer(patch)`` for each patch of a map, in one pass over the map.
+
+    Args:
+        x (Tensor): ``[B, C, H, W]``.
+        layer (RBFKANLayer): With ``P * P`` in and out features, the pixels of a patch read row by row.
+        patch_size (int): ``P``, in pixels.
+
+    Returns:
+        Tensor: ``[B, C, H, W]``; see :func:`vik_mm.ops.patch_rbf_kan`.
+    """
+    gaussians = (layer.centers, layer.widths, layer.weight)
+    return patch_rbf_kan(x, *gaussians, layer.base.weight, layer.base.bias, patch_size, backend=layer.backend)

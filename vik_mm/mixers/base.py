@@ -6,6 +6,8 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from vik_mm.errors import BadInputError, BadTypeError
+
 
 class TokenMixer(BaseModule):
     """Base of the token mixers: mixes the pixels of a map and keeps its shape.
@@ -19,9 +21,15 @@ class TokenMixer(BaseModule):
         grid_size (tuple[int, int]): Height and width of the map at the backbone's ``img_size``.
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
+    Attributes:
+        resampled_from (tuple[int, int], optional): The grid that a checkpoint was made for, where loading it resampled
+            the mixer's weights to ``grid_size``; :func:`vik_mm.mixers.log_resampled_mixers` reads it.
+
     Shape:
         - Input and output: ``[B, C, H, W]``.
     """
+
+    resampled_from: tuple[int, int] | None = None
 
     def __init__(self, embed_dims: int, grid_size: tuple[int, int], init_cfg=None):
         super().__init__(init_cfg=init_cfg)
@@ -41,11 +49,11 @@ def build_token_mixer(cfg: dict, embed_dims: int, grid_size: tuple[int, int]) ->
         nn.Module: The mixer.
 
     Raises:
-        TypeError: If ``cfg`` is no dict with a ``type``, or has an option that the mixer does not know.
-        ValueError: If the type is not registered, or the mixer refuses a value.
+        BadTypeError: If ``cfg`` is no dict with a ``type``, or has an option that the mixer does not know.
+        BadInputError: If the type is not registered, or the mixer refuses a value.
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise TypeError(
+        raise BadTypeError(
             f"token_mixer must be a dict with a type, such as dict(type='MultiPatchRBFKAN'), got {cfg!r}; an option "
             'alone does not change the default mixer: name its type beside the option'
         )
@@ -53,12 +61,12 @@ def build_token_mixer(cfg: dict, embed_dims: int, grid_size: tuple[int, int]) ->
     kind = options.pop('type')
     mixer = MODELS.get(kind) if isinstance(kind, str) else kind
     if mixer is None:
-        raise ValueError(f'token mixer {kind!r} is unknown; registered are {_known_mixers()}')
+        raise BadInputError(f'token mixer {kind!r} is unknown; registered are {_known_mixers()}')
     parameters = inspect.signature(mixer).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     allowed = set(parameters) - {'embed_dims', 'grid_size'}
     if not takes_any and (unknown := sorted(set(options) - allowed)):
-        raise TypeError(
+        raise BadTypeError(
             f'token mixer {kind!r} has no option {unknown}; it takes {sorted(allowed)}. '
             'A config that replaces an inherited mixer needs _delete_=True in the new token_mixer'
         )

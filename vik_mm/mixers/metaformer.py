@@ -3,6 +3,8 @@
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from vik_mm.errors import BadInputError
+
 from .base import TokenMixer
 
 
@@ -20,7 +22,7 @@ class Pooling(TokenMixer):
         - Input and output: ``[B, C, H, W]``.
 
     Raises:
-        ValueError: If ``pool_size`` is not a positive odd number.
+        BadInputError: If ``pool_size`` is not a positive odd number.
 
     Source:
         arXiv 2111.11418, section 3.2.
@@ -29,7 +31,7 @@ class Pooling(TokenMixer):
     def __init__(self, embed_dims: int, grid_size: tuple[int, int], pool_size: int = 3, init_cfg=None):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
         if pool_size < 1 or pool_size % 2 == 0:
-            raise ValueError(f'pool_size={pool_size} must be a positive odd number')
+            raise BadInputError(f'pool_size={pool_size} must be a positive odd number')
         self.pool = nn.AvgPool2d(pool_size, stride=1, padding=pool_size // 2, count_include_pad=False)
 
     def forward(self, x: Tensor) -> Tensor:

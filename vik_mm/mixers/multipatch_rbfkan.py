@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from vik_mm.layers import RBFKANLayer
+from vik_mm.errors import BadInputError
+from vik_mm.layers import RBFKANLayer, add_to_patches
 from vik_mm.ops import average_to_grid, linear, plus_conv2d, spread_to_size
 
 from .base import TokenMixer
@@ -29,6 +30,7 @@ class MultiPatchRBFKAN(TokenMixer):
     Only the global map belongs to one size, the native grid. A map of another size is area-averaged to that grid, and
     the answer is resized back, so that the cost of the step stays linear in pixels. The other steps take any size;
     where ``P`` does not divide a side, patches are cut from the zero-padded map and the padding is cropped afterwards.
+    The global map of a checkpoint made for another grid is resampled when it is loaded.
 
     Args:
         embed_dims (int): Channels ``C`` of the map.
@@ -70,9 +72,9 @@ class MultiPatchRBFKAN(TokenMixer):
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
         if patch_size < 1:
-            raise ValueError(f'patch_size={patch_size} must be at least 1')
+            raise BadInputError(f'patch_size={patch_size} must be at least 1')
         if rank < 1:
-            raise ValueError(f'rank={rank} must be at least 1; global_mix=False leaves the global step out')
+            raise BadInputError(f'rank={rank} must be at least 1; global_mix=False leaves the global step out')
         self.patch_size = patch_size
         self.rank = rank
         self.use_axis_mix = axis_mix
@@ -87,13 +89,14 @@ class MultiPatchRBFKAN(TokenMixer):
             )
         if global_mix:
             # The shapes carry the grid, so that a checkpoint tells by itself which size it was made for.
-            rank = effective_rank(rank, grid_size)
+            rank = _effective_rank(rank, grid_size)
             self.global_in = nn.Parameter(torch.empty(rank, *grid_size))
             self.global_out = nn.Parameter(torch.empty(*grid_size, rank))
             for weight, fan_in in ((self.global_in, math.prod(grid_size)), (self.global_out, rank)):
                 nn.init.uniform_(weight, -(fan_in**-0.5), fan_in**-0.5)
             if global_zero_init:
                 nn.init.zeros_(self.global_out)
+            self._register_load_state_dict_pre_hook(self._resample_state_dict)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""
@@ -105,32 +108,62 @@ class MultiPatchRBFKAN(TokenMixer):
         return x
 
     def patch_mix(self, x: Tensor) -> Tensor:
-        """Mix inside each patch, ``[B, C, H, W] -> [B, C, H, W]``."""
-        return self.rbf_kan.add_to_patches(x, self.patch_size)
+        """Mix inside each patch: ``patch + RBFKAN(patch)``, ``[B, C, H, W] -> [B, C, H, W]``."""
+        return add_to_patches(x, self.rbf_kan, self.patch_size)
 
     def axis_mix(self, y: Tensor) -> Tensor:
-        """Mix along columns and rows, weighed for each image, ``[B, C, H, W] -> [B, C, H, W]``."""
-        gate = y.mean((2, 3))
-        for layer in self.axis_gate:  # 1x1 convolutions of a 1x1 map
-            conv = isinstance(layer, nn.Conv2d)
-            gate = F.linear(gate, layer.weight.flatten(1), layer.bias) if conv else layer(gate)
-        gate = gate.softmax(dim=1)  # [B, 2]
-        # The blend of the two convolutions is one, with a plus-shaped kernel for each image.
-        kernels = torch.stack([self.axis_h.weight.flatten(1), self.axis_w.weight.flatten(1)], dim=1)  # [C, 2, 3]
-        taps = gate[:, None, :, None] * kernels
-        bias = gate @ torch.stack([self.axis_h.bias, self.axis_w.bias])
-        return plus_conv2d(y, taps, bias)
+        """Mix along columns and rows: ``w_0 * axis_h(y) + w_1 * axis_w(y)``, ``[B, C, H, W] -> [B, C, H, W]``."""
+        w = _apply_to_vectors(self.axis_gate, y.mean((2, 3))).softmax(dim=1)  # [B, 2]
+        return _blend_convs(y, w, self.axis_h, self.axis_w)
 
     def global_mix(self, z: Tensor) -> Tensor:
-        """Mix all pixels through the low-rank map, ``[B, C, H, W] -> [B, C, H, W]``."""
+        """Mix all pixels through the low-rank map: ``z + B A z``, ``[B, C, H, W] -> [B, C, H, W]``."""
         grid = average_to_grid(z, self.grid_size)
-        hidden = linear(grid.flatten(2), self.global_in.flatten(1))  # [B, C, R]
-        answer = linear(hidden, self.global_out.flatten(0, 1)).view(*z.shape[:2], *self.grid_size)
-        answer = spread_to_size(answer, z.shape[2:])
-        return z + answer
+        hidden = linear(grid.flatten(2), self.global_in.flatten(1))  # A: [B, C, N] -> [B, C, R]
+        answer = linear(hidden, self.global_out.flatten(0, 1))  # B: [B, C, R] -> [B, C, N]
+        return z + spread_to_size(answer.view(*z.shape[:2], *self.grid_size), z.shape[2:])
+
+    def _resample_state_dict(self, state_dict, prefix, *_):
+        """Resample the global map of a checkpoint made for another grid."""
+        names = [prefix + 'global_in', prefix + 'global_out']
+        maps = [state_dict.get(name) for name in names]
+        if any(each is None or each.ndim != 3 for each in maps) or maps[0].shape == self.global_in.shape:
+            return
+        old_grid = tuple(maps[0].shape[1:])
+        if maps[0].shape[0] != _effective_rank(self.rank, old_grid) or maps[1].shape != (*old_grid, maps[0].shape[0]):
+            return  # another rank, not another size: load_state_dict says so
+        state_dict.update(zip(names, resample_global_maps(*maps, self.grid_size, self.rank)))
+        self.resampled_from = old_grid
 
 
-def effective_rank(rank: int, grid_size: tuple[int, int]) -> int:
+def _apply_to_vectors(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Apply 1x1 convolutions and activations to maps of one pixel, ``[B, C] -> [B, C']``."""
+    for layer in layers:
+        x = F.linear(x, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(x)
+    return x
+
+
+def _blend_convs(y: Tensor, w: Tensor, axis_h: nn.Conv2d, axis_w: nn.Conv2d) -> Tensor:
+    """Compute ``w[:, 0] * axis_h(y) + w[:, 1] * axis_w(y)`` in one pass over the map.
+
+    A blend of two convolutions is the convolution with the blend of their kernels, here a plus of five pixels for each
+    image.
+
+    Args:
+        y (Tensor): ``[B, C, H, W]``.
+        w (Tensor): ``[B, 2]``.
+        axis_h (nn.Conv2d): Depthwise, 3 pixels of a column.
+        axis_w (nn.Conv2d): Depthwise, 3 pixels of a row.
+
+    Returns:
+        Tensor: ``[B, C, H, W]``.
+    """
+    kernels = torch.stack([axis_h.weight.flatten(1), axis_w.weight.flatten(1)], dim=1)  # [C, 2, 3]
+    bias = w @ torch.stack([axis_h.bias, axis_w.bias])
+    return plus_conv2d(y, w[:, None, :, None] * kernels, bias)
+
+
+def _effective_rank(rank: int, grid_size: tuple[int, int]) -> int:
     """Rank that a global map on ``grid_size`` has: no more than its pixels."""
     return min(rank, math.prod(grid_size))
 
@@ -161,7 +194,7 @@ def resample_global_maps(
     new_in = new_in + (old_sums - new_in.sum((1, 2), keepdim=True)) / math.prod(grid_size)
     new_out = _bicubic(global_out.double().permute(2, 0, 1), grid_size).permute(1, 2, 0)
 
-    new_rank = effective_rank(rank, grid_size)
+    new_rank = _effective_rank(rank, grid_size)
     missing = new_rank - new_in.shape[0]
     if missing > 0:
         bound = math.prod(grid_size) ** -0.5

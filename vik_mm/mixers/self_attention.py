@@ -7,6 +7,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from vik_mm.attention import TokenAttention, build_operator, check_attention
+from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
 
@@ -27,8 +28,8 @@ class SelfAttention(TokenMixer):
         - Input and output: ``[B, C, H, W]``.
 
     Raises:
-        TypeError: If ``attn_cfg`` has an option that its type does not know.
-        ValueError: If ``head_dims`` does not divide ``C``, or ``attn_cfg`` is wrong.
+        BadTypeError: If ``attn_cfg`` has an option that its type does not know.
+        BadInputError: If ``head_dims`` does not divide ``C``, or ``attn_cfg`` is wrong.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class SelfAttention(TokenMixer):
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
         if head_dims < 1 or embed_dims % head_dims:
-            raise ValueError(f'head_dims={head_dims} must divide the {embed_dims} channels of each stage')
+            raise BadInputError(f'head_dims={head_dims} must divide the {embed_dims} channels of each stage')
         check_attention(attn_cfg)
         if attn_cfg.get('universal'):
-            raise ValueError('a universal operator serves blocks of one grid, and the stages of ViK have several')
+            raise BadInputError('a universal operator serves blocks of one grid, and the stages of ViK have several')
         heads = embed_dims // head_dims
         operator = build_operator(attn_cfg, heads, grid_size, 0)
         self.attention = TokenAttention(operator=operator, embed_dims=embed_dims, num_heads=heads)

@@ -10,6 +10,8 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
+from vik_mm.errors import BadInputError, UnavailableError
+
 NAMES = ('chunked', 'reference', 'triton')
 OLDEST_TRITON = '3.2'  # that of PyTorch 2.6; the kernels' answers are no numbers with 3.1
 
@@ -50,11 +52,11 @@ def choose(
         Backend: ``(name, reason)``.
 
     Raises:
-        ValueError: If ``backend`` is unknown.
-        RuntimeError: If the backend asked for cannot run.
+        BadInputError: If ``backend`` is unknown.
+        UnavailableError: If the backend asked for cannot run.
     """
     if backend is not None and backend not in NAMES:
-        raise ValueError(f'backend={backend!r} is unknown; choose one of {list(NAMES)}, or None for the default')
+        raise BadInputError(f'backend={backend!r} is unknown; choose one of {list(NAMES)}, or None for the default')
     if _is_exporting:
         return Backend('reference', "the model is being exported: other runtimes know PyTorch's operators alone")
     if obstacle is None and backend in (None, 'triton') and is_on_gpu(x):
@@ -66,7 +68,7 @@ def choose(
             return Backend('triton', 'the default on CUDA')
         return Backend('chunked', f'runs everywhere; triton does not: {obstacle}')
     if backend == 'triton' and obstacle:
-        raise RuntimeError(f"backend='triton' cannot run here: {obstacle}; backend=None takes one that can")
+        raise UnavailableError(f"backend='triton' cannot run here: {obstacle}; backend=None takes one that can")
     return Backend(backend, 'asked for by name')
 
 
@@ -100,9 +102,8 @@ def why_no_triton(x: Tensor) -> str | None:
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
     """Give the dtype in which autocast, where it is on, wants a matrix product of ``x``, else the dtype of ``x``."""
-    device = x.device.type
-    if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
+    if x.dtype != torch.float64 and _is_autocast(x):
+        return torch.get_autocast_dtype(x.device.type)
     return x.dtype
 
 
@@ -113,8 +114,11 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
     """Keep autocast away from what an operator computes inside."""
-    on = torch.is_autocast_enabled(x.device.type)
-    return torch.autocast(x.device.type, enabled=False) if on else nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if _is_autocast(x) else nullcontext()
+
+
+def _is_autocast(x: Tensor) -> bool:
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)  # tensors without values have no autocast
 
 
 def is_traced() -> bool:

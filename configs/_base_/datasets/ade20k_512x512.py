@@ -24,6 +24,8 @@ train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
+    batch_sampler=dict(type='ResumableBatchSampler'),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -36,6 +38,7 @@ val_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

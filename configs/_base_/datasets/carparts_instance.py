@@ -28,6 +28,8 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='ResumableBatchSampler'),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -42,8 +44,8 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=1,
     persistent_workers=True,
-    drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

@@ -20,6 +20,8 @@ train_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='ResumableBatchSampler'),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(type='CIFAR10', data_root='data/cifar10', split='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
@@ -29,6 +31,7 @@ val_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(type='CIFAR10', data_root='data/cifar10', split='test', pipeline=test_pipeline),
 )
 val_evaluator = dict(type='Accuracy', topk=(1, 5))

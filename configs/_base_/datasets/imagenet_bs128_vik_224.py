@@ -54,6 +54,8 @@ train_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='ResumableBatchSampler'),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(type='ImageNet', data_root='data/imagenet', split='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
@@ -63,6 +65,7 @@ val_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(type='ImageNet', data_root='data/imagenet', split='val', pipeline=test_pipeline),
 )
 val_evaluator = dict(type='Accuracy', topk=(1, 5))

@@ -20,6 +20,8 @@ train_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='ResumableBatchSampler'),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(type='CustomDataset', data_root='data/shapes/imagenet', data_prefix='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
@@ -29,17 +31,10 @@ val_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
+    worker_init_fn=dict(type='outlive_signals'),
     dataset=dict(type='CustomDataset', data_root='data/shapes/imagenet', data_prefix='val', pipeline=test_pipeline),
 )
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 
-test_dataloader = dict(
-    batch_size=128,
-    num_workers=1,
-    pin_memory=True,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CustomDataset', data_root='data/shapes/imagenet', data_prefix='test', pipeline=test_pipeline),
-)
+test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], data_prefix='test'))
 test_evaluator = val_evaluator

@@ -10,7 +10,7 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [dict(type='PolyLR', power=0.9, by_epoch=False, begin=0, end=40000, eta_min=0.0)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=40000, val_interval=4000)
+train_cfg = dict(type='ResumableIterLoop', max_iters=40000, val_interval=4000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

@@ -1,10 +1,10 @@
 """Hooks, registered in MMEngine."""
 
 from .checkpoint_hook import AtomicCheckpointHook
-from .compile_hook import CompileHook, add_compilation
+from .compile_hook import CompileHook
 from .nonfinite_loss_hook import NonFiniteLossHook
 from .progress_hook import ProgressHook
-from .sanity_check_hook import SanityCheckHook, add_sanity_checks
+from .sanity_check_hook import SanityCheckHook
 
 __all__ = [
     'AtomicCheckpointHook',
@@ -12,6 +12,4 @@ __all__ = [
     'NonFiniteLossHook',
     'ProgressHook',
     'SanityCheckHook',
-    'add_compilation',
-    'add_sanity_checks',
 ]

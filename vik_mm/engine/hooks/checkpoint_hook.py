@@ -27,7 +27,7 @@ class AtomicCheckpointHook(CheckpointHook):
     the best one so far, is removed. Only files in this run's own folder are removed: the checkpoint of a folder that
     was copied names files of the original. While losses are not finite nothing is saved: the weights are most likely
     lost, and the last good checkpoint must not make room for them. Arguments are those of MMEngine's
-    ``CheckpointHook``. ``tools/train.py`` puts it in that one's place.
+    ``CheckpointHook``.
 
     Raises:
         BadInputError: When a run starts, if the work dir cannot be written to; later, if a checkpoint cannot be.

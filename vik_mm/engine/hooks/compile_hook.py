@@ -5,12 +5,12 @@ import os
 import shutil
 
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from vik_mm.compat.replacing import keep_equal_sizes_apart
 from vik_mm.errors import BadInputError
 
 
@@ -43,23 +43,9 @@ class CompileHook(Hook):
             raise BadInputError(f'--compile compiles the backbone, and {type(model).__name__} has none')
         if self.backend == 'inductor' and (missing := _missing_compiler()):
             raise BadInputError(f'--compile: {missing}')
-        # Otherwise sides that are equal in the first batch would have to be equal in every other.
-        torch.fx.experimental._config.use_duck_shape = False
+        keep_equal_sizes_apart()
         backbone.compile(backend=self.backend, dynamic=True)
         print_log('the backbone will be compiled at the first batch, which takes minutes', logger='current')
-
-
-def add_compilation(cfg: Config) -> None:
-    """Add :class:`CompileHook`, unless the config has it, in place of ``compile=True``.
-
-    Args:
-        cfg (Config): Changed in place: ``custom_hooks`` and ``compile``. MMEngine would compile the whole model, anew
-            for each image size, under ``compile=True``.
-    """
-    hooks = list(cfg.get('custom_hooks') or [])
-    if not any(hook.get('type') == 'CompileHook' for hook in hooks):
-        cfg.custom_hooks = [*hooks, dict(type='CompileHook')]
-    cfg.compile = False
 
 
 def _missing_compiler() -> str | None:

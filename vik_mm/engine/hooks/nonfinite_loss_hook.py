@@ -16,19 +16,19 @@ class NonFiniteLossHook(Hook):
     """Stop when the loss is NaN or infinite several times in a row.
 
     Once may be an overflow that mixed precision skips. :class:`AtomicCheckpointHook` saves nothing meanwhile, so that
-    the last checkpoint is a good one. ``tools/train.py`` adds this hook.
+    the last checkpoint is a good one.
 
     Args:
         patience (int): How many losses in a row, at least 1. Defaults to 5.
 
     Raises:
         BadInputError: At the last of them, with the iteration and the files of the first batch.
-        ValueError: If ``patience`` is not a positive integer.
+        BadInputError: If ``patience`` is not a positive integer.
     """
 
     def __init__(self, patience: int = 5):
         if not isinstance(patience, int) or patience < 1:
-            raise ValueError(f'patience={patience!r} must be a positive integer')
+            raise BadInputError(f'patience={patience!r} must be a positive integer')
         self.patience = patience
         self._batches: deque = deque()
 

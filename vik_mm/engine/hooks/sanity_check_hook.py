@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import all_reduce, broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -30,7 +29,7 @@ class SanityCheckHook(Hook):
     whether every image that it names is there, and whether there is something to learn. Two lines of the log say how
     many images and objects are used, and what is left out and why. In every iteration: whether label maps hold
     classes that there are not. A checkpoint none of whose names are the model's is refused, where MMEngine would load
-    nothing and go on. ``tools/train.py`` and ``tools/test.py`` add this hook.
+    nothing and go on.
 
     An image or annotation that a pipeline fails on is named. In training, another takes the place of one that cannot be
     loaded, as long as there are few of them; the log ends with their number.
@@ -40,21 +39,28 @@ class SanityCheckHook(Hook):
             however small the set is. Defaults to 0.01.
 
     Raises:
-        BadInputError: At the first thing found.
-        ValueError: If ``max_damaged`` is no share.
+        BadInputError: At the first thing found, if a run has two of these hooks, or if ``max_damaged`` is no share.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self, max_damaged: float = 0.01):
         if not 0 <= max_damaged <= 1:
-            raise ValueError(f'max_damaged={max_damaged} must be a share from 0 to 1')
+            raise BadInputError(f'max_damaged={max_damaged} must be a share from 0 to 1')
         self.max_damaged = max_damaged
         self._report = DamageReport()
         self._checked: list = []
         self._orders: dict[str, list[str]] = {}
         self._batches, self._ignored_batches = 0, 0  # of label maps, at the beginning
         check_while_reading()
+
+    def before_run(self, runner):
+        """Make sure that there is no other such hook, whose ``max_damaged`` would be the one that counts."""
+        if sum(isinstance(hook, SanityCheckHook) for hook in runner.hooks) > 1:
+            raise BadInputError(
+                'default_hooks.sanity_check has a SanityCheckHook already: set its arguments there, as in '
+                'default_hooks=dict(sanity_check=dict(max_damaged=0.05)), and take it out of custom_hooks'
+            )
 
     def before_train(self, runner):
         """Check the training set and, before time goes into training, the validation set; the loaders exist by now."""
@@ -151,18 +157,6 @@ class SanityCheckHook(Hook):
                     'the file, so an evaluation would compare one class with another; write one as the other'
                 )
         self._orders[split] = summary.classes
-
-
-def add_sanity_checks(cfg: Config) -> None:
-    """Add :class:`SanityCheckHook` and :class:`NonFiniteLossHook`, unless the config has them.
-
-    Args:
-        cfg (Config): Changed in place: ``custom_hooks``.
-    """
-    hooks = list(cfg.get('custom_hooks') or [])
-    known = {hook.get('type') for hook in hooks}
-    missing = [name for name in ('SanityCheckHook', 'NonFiniteLossHook') if name not in known]
-    cfg.custom_hooks = [*hooks, *(dict(type=name) for name in missing)]
 
 
 class _GuardHook(Hook):

@@ -6,6 +6,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from vik_mm.errors import BadInputError
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
@@ -21,7 +23,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             ``custom_keys``, ``flat_decay_mult``, ``norm_decay_mult`` and so on, with the same meaning.
 
     Raises:
-        ValueError: If ``layer_decay_rate`` is missing or not in (0, 1], or no part of the model has
+        BadInputError: If ``layer_decay_rate`` is missing or not in (0, 1], or no part of the model has
             ``get_layer_depth``.
     """
 
@@ -29,7 +31,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg = dict(paramwise_cfg or {})
         rate = paramwise_cfg.pop('layer_decay_rate', None)
         if rate is None or not 0 < rate <= 1:
-            raise ValueError(f'optim_wrapper.paramwise_cfg.layer_decay_rate={rate} must be a number in (0, 1]')
+            raise BadInputError(f'optim_wrapper.paramwise_cfg.layer_decay_rate={rate} must be a number in (0, 1]')
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         self.layer_decay_rate = rate
         # Without any option MMEngine hands over the parameters unseen.
@@ -64,7 +66,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 scales[param] = self.layer_decay_rate ** (num_layers - 1 - depth)
         if not scales:
             kind = type(getattr(model, 'backbone', model)).__name__
-            raise ValueError(
+            raise BadInputError(
                 f'layer-wise decay needs a backbone with get_layer_depth, and {kind} has none; take one that does '
                 "(ViK, those of MMPretrain), or remove optim_wrapper.constructor and paramwise_cfg's layer_decay_rate"
             )

@@ -1,9 +1,9 @@
 """Loops, samplers and strategies, and what starts and resumes a run."""
 
+from .completion import complete_config
 from .launch import init_distributed
-from .loops import ResumableEpochLoop, ResumableIterLoop, make_resumable
+from .loops import ResumableEpochLoop, ResumableIterLoop
 from .resume import make_work_dir, resolve_resume
-from .schedules import fit_schedules
 from .sharded_strategy import ShardedStrategy, check_sharding
 from .stop_signal import TrainingStopped
 
@@ -13,9 +13,8 @@ __all__ = [
     'ShardedStrategy',
     'TrainingStopped',
     'check_sharding',
-    'fit_schedules',
+    'complete_config',
     'init_distributed',
-    'make_resumable',
     'make_work_dir',
     'resolve_resume',
 ]

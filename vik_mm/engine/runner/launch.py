@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
 
+from vik_mm.errors import BadInputError
+
 # What Slurm calls the variables that torch.distributed reads.
 _SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
 
@@ -22,7 +24,7 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
         local_rank (int): The process's number on this machine, where the environment does not tell. Defaults to 0.
 
     Raises:
-        ValueError: If the launcher's environment variables are missing.
+        BadInputError: If the launcher's environment variables are missing.
     """
     cfg.launcher = launcher
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
@@ -36,7 +38,7 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
         os.environ.setdefault('MASTER_PORT', '29500')
     missing = [name for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT') if name not in os.environ]
     if missing:
-        raise ValueError(
+        raise BadInputError(
             f'--launcher {launcher} needs {", ".join(missing)} in the environment; '
             'start through tools/dist_train.sh, tools/slurm_train.sh or torchrun'
         )

@@ -12,7 +12,6 @@ import uuid
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
@@ -27,8 +26,8 @@ from vik_mm.engine.hooks.checkpoint_hook import INTERRUPTED, AtomicCheckpointHoo
 from vik_mm.errors import BadInputError
 
 from .data_position import Feed, Position, replay_schedules
-from .samplers import ITERATION, seed_all
-from .schedules import warn_of_kept_schedules
+from .samplers import ITERATION, make_batches_resumable, seed_all
+from .schedules import fit_schedules, warn_of_kept_schedules
 from .stop_signal import StopHook, StopSignal, TrainingStopped, ValidationStopped
 
 # In the message hub: the last iteration after which a validation came to its end, and a name for the run.
@@ -37,39 +36,6 @@ _RESUME_AS_BEFORE = (
     'resume with the batch size and the number of processes that it was made with, or start a new schedule from its '
     'weights: no --resume, --cfg-options load_from=FILE'
 )
-
-
-def make_resumable(cfg: Config) -> None:
-    """Put the loops, samplers and checkpoints of this module into a config in the place of MMEngine's.
-
-    Args:
-        cfg (Config): Changed in place. A loop of another type stays as it is, all else with it, and the log says so.
-            Checkpoint hooks and worker functions of other types stay too; without :class:`AtomicCheckpointHook`,
-            SIGTERM and Ctrl-C end the run without a checkpoint of that moment.
-    """
-    loop = cfg.get('train_cfg')
-    if not loop or not cfg.get('train_dataloader'):
-        return
-    by_epoch = loop.pop('by_epoch', None)
-    kind = loop.get('type') or ('EpochBasedTrainLoop' if by_epoch in (True, None) else 'IterBasedTrainLoop')
-    ours = {'EpochBasedTrainLoop': 'ResumableEpochLoop', 'IterBasedTrainLoop': 'ResumableIterLoop'}
-    if kind not in ours:
-        print_log(f'{kind} is not one of MMEngine: after --resume it will draw other random numbers', logger='current')
-        return
-    loop.type = ours[kind]
-    if cfg.get('default_hooks') is None:
-        cfg.default_hooks = {}
-    cfg.default_hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
-    hook = cfg.default_hooks['checkpoint']
-    if hook and hook.get('type') == 'CheckpointHook':
-        hook.type = 'AtomicCheckpointHook'
-    loader = cfg.train_dataloader
-    for each in (loader, cfg.get('val_dataloader')):
-        if each:
-            each.setdefault('worker_init_fn', dict(type='outlive_signals'))
-    loader.batch_sampler = dict(
-        type='ResumableBatchSampler', drop_last=loader.pop('drop_last', False), batches=loader.get('batch_sampler')
-    )
 
 
 class _PositionHook(Hook):
@@ -122,7 +88,7 @@ class _ValidatedHook(Hook):
         runner.message_hub.update_info(_VALIDATED, runner.iter)
 
 
-class _Resumable:
+class _Resumable(BaseLoop):
     """What both loops share. ``_iter`` counts complete iterations, ``_epoch`` complete epochs."""
 
     _stop: StopSignal
@@ -137,6 +103,7 @@ class _Resumable:
         self.runner.register_hook(_PositionHook(self))
         self.runner.register_hook(_FitHook())
         self.runner.register_hook(_ValidatedHook())
+        fit_schedules(self.runner, self)
 
     def run(self) -> torch.nn.Module:
         """Train to the end, or to the end of the step in which SIGTERM or Ctrl-C comes.
@@ -204,8 +171,8 @@ class _Resumable:
 class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
     """MMEngine's loop over epochs, which can be taken up again anywhere; arguments are that one's."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, runner, dataloader, *args, **kwargs):
+        super().__init__(runner, make_batches_resumable(dataloader), *args, **kwargs)
         self._prepare()
 
     def position_at(self, epoch: int, iteration: int) -> Position:
@@ -307,7 +274,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
 
     Args:
         runner (Runner): The runner.
-        dataloader (DataLoader | dict): The training data.
+        dataloader (dict): Config of the loader of the training data.
         max_iters (int): Iterations.
         val_begin (int): The first iteration after which to validate. Defaults to 1.
         val_interval (int): Iterations from one validation to the next. Defaults to 1000.
@@ -325,9 +292,9 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         val_interval: int = 1000,
         dynamic_intervals: list[tuple[int, int]] | None = None,
     ):
-        BaseLoop.__init__(self, runner, dataloader)
+        BaseLoop.__init__(self, runner, make_batches_resumable(dataloader))
         if max_iters != int(max_iters) or max_iters < 1:
-            raise ValueError(f'max_iters={max_iters} must be a positive integer')
+            raise BadInputError(f'max_iters={max_iters} must be a positive integer')
         self._max_iters, self._max_epochs = int(max_iters), 1
         self._epoch = self._iter = 0
         self.val_begin, self.val_interval = val_begin, val_interval

@@ -18,7 +18,7 @@ def make_work_dir(cfg: Config) -> None:
         cfg (Config): Its ``work_dir``.
 
     Raises:
-        ValueError: If it cannot be made or not be written to, or another training writes into it.
+        BadInputError: If it cannot be made or not be written to, or another training writes into it.
     """
     make_writable(cfg.work_dir)
     refuse_if_locked(cfg.work_dir)
@@ -34,7 +34,7 @@ def resolve_resume(cfg: Config, resume: str | None) -> None:
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is truncated, damaged or no checkpoint; the message names the newest sound one beside
+        BadInputError: If the file is truncated, damaged or no checkpoint; the message names the newest sound one beside
             it. With 'auto', if there are checkpoints and none can be resumed from.
     """
     if resume is not None:

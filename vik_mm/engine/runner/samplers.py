@@ -1,14 +1,18 @@
 """Batches whose samples are drawn from seeds of their own, and which can begin anywhere in the data."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank
+from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler
+
+from vik_mm.compat.replacing import fetch_batches_with
 
 from .data_position import Feed, Position
 
@@ -60,8 +64,9 @@ class ResumableBatchSampler(BatchSampler):
         self._own = DATA_SAMPLERS.build(batches, default_args=options) if batches else None
         self.batches = self._own or BatchSampler(**options, drop_last=drop_last)
         self.feed = Feed(sampler, batch_size, drop_last, self._own)
-        self.seed, self._start, self._is_endless = 0, Position(), False
-        sampler.dataset.__getitems__ = _SeededItems(sampler.dataset)
+        # Under a loop that does not call start(), the run's seed is the sampler's.
+        self.seed, self._start, self._is_endless = getattr(sampler, 'seed', None) or 0, Position(), False
+        fetch_batches_with(sampler.dataset, _SeededItems(sampler.dataset))
 
     def start(self, seed: int, position: Position, is_endless: bool = False) -> None:
         """Say how to go on.
@@ -102,6 +107,33 @@ class ResumableBatchSampler(BatchSampler):
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+def make_batches_resumable(loader: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Have :class:`ResumableBatchSampler` make a data loader's batches, as the loader says that they are to be.
+
+    Args:
+        loader (Mapping): Config of the loader, which stays as it is. Its batch sampler goes on to choose what is in a
+            batch. PyTorch refuses ``drop_last`` beside a batch sampler: it becomes an argument of the batch sampler.
+
+    Returns:
+        Mapping: The config with the change; the argument itself where nothing needs one.
+
+    Raises:
+        TypeError: If it is a loader that is built already.
+    """
+    if not isinstance(loader, Mapping):
+        raise TypeError(f'train_dataloader={loader!r} must be a config: the batches of a built loader are made already')
+    options = {key: value for key, value in loader.items() if key != 'drop_last'}
+    batches = options.get('batch_sampler')
+    if not batches or batches.get('type') not in ('ResumableBatchSampler', ResumableBatchSampler):
+        print_log('the config lacks ResumableBatchSampler: added as train_dataloader.batch_sampler', logger='current')
+        batches = dict(type='ResumableBatchSampler', batches=batches)
+    if 'drop_last' in loader:
+        batches = {**batches, 'drop_last': loader['drop_last']}
+        if batches.get('batches'):
+            batches['batches'] = {**batches['batches'], 'drop_last': loader['drop_last']}
+    return loader if batches is options.get('batch_sampler') else {**options, 'batch_sampler': batches}
 
 
 class _SeededItems:

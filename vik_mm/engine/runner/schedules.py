@@ -36,28 +36,28 @@ class RunLength:
     is_by_epoch: bool = True
 
 
-def fit_schedules(runner: Runner | FlexibleRunner) -> None:
-    """Fit the schedules of a runner to the length of its run, before ``runner.train()`` builds them.
+def fit_schedules(runner: Runner | FlexibleRunner, loop: EpochBasedTrainLoop | IterBasedTrainLoop) -> None:
+    """Fit the schedules of a runner to the length of its run, before the runner builds them.
 
     A warm-up that takes more than half of the run becomes shorter, and what begins at its end follows. Whatever else
     does not fit stays as it is, and the log says so. Schedules that fit do not change. All of it follows from the
     config and the length of the data, so that a resumed run has the same schedules.
 
     Args:
-        runner (Runner): Its training data are loaded, and ``param_schedulers`` changed. Loops that are not MMEngine's
-            are left alone.
+        runner (Runner): Its ``param_schedulers`` are changed.
+        loop (EpochBasedTrainLoop | IterBasedTrainLoop): Its training loop, which MMEngine's runners build first.
 
     Raises:
         BadInputError: If a schedule begins after the end of the run, ends before it begins, or has times that are no
             numbers.
     """
-    loop, schedulers = runner.train_loop, runner.param_schedulers
+    schedulers = runner.param_schedulers
     if isinstance(loop, EpochBasedTrainLoop) and not len(loop.dataloader):
         raise BadInputError(
             f'{len(loop.dataloader.dataset)} samples make no batch: lower train_dataloader.batch_size, or set '
             'train_dataloader.drop_last=False'
         )
-    if not schedulers or not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)) or not len(loop.dataloader):
+    if not schedulers or not len(loop.dataloader):
         return
     run = RunLength(loop.max_iters, len(loop.dataloader), isinstance(loop, EpochBasedTrainLoop))
     if isinstance(schedulers, Mapping) and 'type' not in schedulers:  # of several optimizers

@@ -8,6 +8,8 @@ from mmengine.registry import FUNCTIONS, STRATEGIES
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
+from vik_mm.errors import BadInputError
+
 
 def check_sharding(cfg: Config) -> None:
     """Refuse what cannot be had of a divided model.
@@ -16,19 +18,20 @@ def check_sharding(cfg: Config) -> None:
         cfg (Config): The config, as it goes to the Runner.
 
     Raises:
-        ValueError: If an ``EMAHook`` would copy a model that no process has whole, or the backbone computes images of
-            unlike sizes one after the other: processes with other numbers of sizes would wait for each other for ever.
+        BadInputError: If an ``EMAHook`` would copy a model that no process has whole, or the backbone computes images
+            of unlike sizes one after the other: processes with other numbers of sizes would wait for each other for
+            ever.
     """
     kind = str((cfg.get('strategy') or {}).get('type'))
     if not kind.endswith(('FSDPStrategy', 'ShardedStrategy')):
         return
     if any(str(hook.get('type')).endswith('EMAHook') for hook in cfg.get('custom_hooks') or []):
-        raise ValueError(
+        raise BadInputError(
             f'EMAHook copies the model, which {kind} divides among the processes; take it out of custom_hooks, or '
             "train without 'strategy'"
         )
     if ((cfg.get('model') or {}).get('backbone') or {}).get('ignore_padding'):
-        raise ValueError(
+        raise BadInputError(
             f'model.backbone.ignore_padding=True runs the backbone once for each image size of a batch, and {kind} '
             "needs the same number of runs in every process; set ignore_padding=False, or train without 'strategy'"
         )
@@ -70,7 +73,7 @@ class ShardedStrategy(FSDPStrategy):
             self._optim_wrapper = super().build_optim_wrapper(self._optim_wrapper, model)
         wrapper = self.model_wrapper = dict(self.model_wrapper or dict(type='MMFullyShardedDataParallel'))
         if not wrapper.get('use_orig_params', True):
-            raise ValueError('use_orig_params=False in strategy.model_wrapper would join weights of unlike settings')
+            raise BadInputError('use_orig_params=False in strategy.model_wrapper would join weights of unlike settings')
         if not torch.cuda.is_available():
             wrapper['device_id'] = torch.device('cpu')
             # From CPU to CPU no copy would be made, and the next gathering overwrites what this one found.

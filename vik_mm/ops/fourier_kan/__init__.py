@@ -1,11 +1,13 @@
 """Linear map of Fourier features, head by head: the operator at the heart of Kolmogorov-Arnold attention."""
 
+import math
 from functools import partial
 
 from torch import Tensor
 
 from vik_mm.ops.backends import HAS_TRITON, Backend, autocast_dtype, choose, why_no_triton
 from vik_mm.ops.first_contact import find_obstacle, wave
+from vik_mm.ops.flops import register_flops
 
 from .chunked import fourier_kan_chunked
 from .reference import BASE_ACTIVATIONS, fourier_kan_reference
@@ -15,6 +17,15 @@ if HAS_TRITON:
     from .triton import MAX_OUT_FEATURES, fourier_kan_triton
 
     BACKENDS['triton'] = fourier_kan_triton
+
+
+def _count_flops(x_shape, table_shape, *_) -> int:
+    """Each row of a head times the head's table."""
+    num_images, _, num_rows, _ = x_shape
+    return 2 * num_images * num_rows * math.prod(table_shape)
+
+
+register_flops('fourier_kan', _count_flops)
 
 
 def fourier_kan_backend(

@@ -1,11 +1,13 @@
 """Depthwise convolution with a plus-shaped 3x3 kernel for each image: ViK's axis step in one pass over the map."""
 
+import math
 from functools import partial
 
 from torch import Tensor
 
 from vik_mm.ops.backends import HAS_TRITON, Backend, choose, why_no_triton
 from vik_mm.ops.first_contact import find_obstacle, wave
+from vik_mm.ops.flops import register_flops
 
 from .chunked import plus_conv2d_chunked
 from .reference import plus_conv2d_reference
@@ -15,6 +17,14 @@ if HAS_TRITON:
     from .triton import plus_conv2d_triton
 
     BACKENDS['triton'] = plus_conv2d_triton
+
+
+def _count_flops(x_shape, *_) -> int:
+    """Three taps along each axis, as the formula has it."""
+    return 2 * 6 * math.prod(x_shape)
+
+
+register_flops('plus_conv2d', _count_flops)
 
 
 def plus_conv2d_backend(x: Tensor, backend: str | None = None) -> Backend:

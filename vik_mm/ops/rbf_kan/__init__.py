@@ -1,11 +1,13 @@
 """Linear map of learned Gaussian features, the operator at the heart of ViK."""
 
+import math
 from functools import partial
 
 from torch import Tensor
 
 from vik_mm.ops.backends import HAS_TRITON, Backend, autocast_dtype, choose, is_traced, why_no_triton
 from vik_mm.ops.first_contact import find_obstacle, wave
+from vik_mm.ops.flops import register_flops
 
 from .chunked import patch_rbf_kan_chunked, rbf_kan_chunked
 from .reference import patch_rbf_kan_reference, rbf_kan_reference
@@ -20,6 +22,17 @@ if HAS_TRITON:
     BACKENDS['triton'] = (rbf_kan_triton, patch_rbf_kan_triton)
 # A Triton program holds whole rows of a tile; more columns would not fit its registers.
 MAX_TRITON_FEATURES = 128
+
+
+def _count_flops(x_shape, scale_shape, shift_shape, table_shape, *rest) -> int:
+    """Each row, or each patch of a map, times the table; the last argument is the patch side, which rows lack."""
+    side = rest[-1] if rest else 0
+    num_rows = math.prod(x_shape[:2]) * math.prod(-(-n // side) for n in x_shape[2:]) if side else x_shape[0]
+    return 2 * num_rows * math.prod(table_shape)
+
+
+for _name in ('rbf_kan', 'patch_rbf_kan'):
+    register_flops(_name, _count_flops)
 
 
 def rbf_kan_backend(x: Tensor, centers: Tensor, widths: Tensor, weight: Tensor, backend: str | None = None) -> Backend:
