@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 bin := $(VENV)/bin
 
-.PHONY: demo test lint format docs docs-links bench readme clean
+.PHONY: demo test lint format docs docs-links bench tables clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -18,14 +18,14 @@ lint: $(VENV)/installed
 	$(bin)/codespell
 	$(bin)/mypy
 	$(bin)/pylint vik_mm vik_mm_cli tools benchmarks
-	$(bin)/python tools/analysis_tools/make_readme.py --check
+	$(bin)/python tools/analysis_tools/make_tables.py --check
 
 format: $(VENV)/installed
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
-readme: $(VENV)/installed
-	$(bin)/python tools/analysis_tools/make_readme.py
+tables: $(VENV)/installed
+	$(bin)/python tools/analysis_tools/make_tables.py
 
 # Each build reads all pages: Sphinx would not repeat the warnings of pages that have not changed, and pass.
 docs: $(VENV)/docs-installed

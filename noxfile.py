@@ -1,8 +1,8 @@
 """The tests in every environment that is promised: ``nox``, or ``nox -s openmmlab-oldest`` for one.
 
 Each session makes an environment of its own below .nox, runs the whole suite in it, and leaves a row in
-docs/data/environments.csv, from which the README's table is made. Pythons are looked for in PATH; ``--no-install`` runs
-the tests again in environments that are there.
+docs/data/environments.csv, from which the table in docs/install.md is made. Pythons are looked for in PATH;
+``--no-install`` runs the tests again in environments that are there.
 """
 
 import csv
@@ -79,7 +79,7 @@ def run_suite(session: nox.Session) -> None:
     row['commit'] = session.run('git', 'rev-parse', '--short', 'HEAD', external=True, silent=True).strip()
     if not session.posargs:  # of the whole suite only
         write(row)
-        session.run('python', 'tools/analysis_tools/make_readme.py')
+        session.run('python', 'tools/analysis_tools/make_tables.py')
     if row['failed']:
         session.error(f'{row["failed"]} tests failed')
 

@@ -19,7 +19,7 @@ SUITES = ('operator', 'release', 'scaling', 'peers', 'karat', 'downstream')  # a
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('suite', choices=[*SUITES, 'small'], help="what to measure; 'small' is what make bench does")
-    parser.add_argument('--rounds', type=int, help='measurements of each contender (default: as the case says)')
+    parser.add_argument('--rounds', type=int, help='how often each contender is measured (default: what the case sets)')
     parser.add_argument('--cases', default='', help='only comparisons whose name holds this text')
     parser.add_argument('--out', help=f'CSV to write (default {HERE.name}/results/SUITE_DEVICE.csv)')
     parser.add_argument('--peak-memory', nargs=2, help=argparse.SUPPRESS)

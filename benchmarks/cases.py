@@ -250,7 +250,7 @@ DOWNSTREAM = {
 
 
 def backbone_step(mixer, mode, size):
-    """The backbone alone, its maps for a neck."""
+    """Only the backbone, with its maps for a neck."""
 
     def make(device):
         torch.manual_seed(0)
@@ -269,8 +269,8 @@ def downstream_comparisons():
             title = f'{mode} 1x3x{height}x{width}'
             whole = {label: whole_step(config, mixer, mode, height, width) for label, mixer in mixers.items()}
             yield Comparison(f'{name}, {title}', whole, images=1, rounds=5)
-            alone = {label: backbone_step(mixer, mode, (height, width)) for label, mixer in mixers.items()}
-            yield Comparison(f'backbone of {name}, {title}', alone, images=1, rounds=7)
+            backbones = {label: backbone_step(mixer, mode, (height, width)) for label, mixer in mixers.items()}
+            yield Comparison(f'backbone of {name}, {title}', backbones, images=1, rounds=7)
 
 
 SUITES = dict(

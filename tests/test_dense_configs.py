@@ -34,7 +34,7 @@ NAMES = {
     'segmentation': [*ADE20K, *SMALL, 'fpn_vik-demo_shapes'],
 }
 ALL = [f'{folder}/{name}' for folder, names in NAMES.items() for name in names]
-# Of pairs that differ in width, depth or data alone, one is run.
+# Of configs that differ only in width, depth or data, one is run.
 RUN = [name for name in ALL if 'vik-b' not in name and 'small-1k_carparts' not in name and 'ms-3x_coco' not in name]
 RUN += ['detection/cascade-mask-rcnn_vik-s_fpn_ms-3x_coco']
 

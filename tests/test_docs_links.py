@@ -1,4 +1,4 @@
-"""Each relative link of README.md and docs/ leads to a file, and its anchor to a heading; no Sphinx is needed."""
+"""Each relative link of README, CONTRIBUTING and docs leads to a file, and its anchor to a heading, without Sphinx."""
 
 import re
 from collections import Counter
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ['README.md', *sorted(str(page.relative_to(ROOT)) for page in (ROOT / 'docs').rglob('*.md'))]
+PAGES = ['README.md', 'CONTRIBUTING.md', *sorted(str(page.relative_to(ROOT)) for page in (ROOT / 'docs').rglob('*.md'))]
 
 
 def prose(page):
@@ -18,6 +18,8 @@ def prose(page):
 def anchors(page):
     """The anchors of a page's headings, as GitHub and MyST make them."""
     found, seen = set(), Counter()
+    for included in re.findall(r'^:::\{include\} (\S+)', page.read_text(), re.MULTILINE):
+        found |= anchors(page.parent / included)
     for heading in re.findall(r'^#{1,6} +(.+?)\s*$', prose(page), re.MULTILINE):
         text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', heading)
         slug = re.sub(r'[^\w\- ]', '', text.lower()).replace(' ', '-')
@@ -28,7 +30,9 @@ def anchors(page):
 
 def broken_links(page):
     text = re.sub(r'`[^`\n]*`', '``', prose(page))
-    for target in re.findall(r'\]\(<?([^)>\s]+)>?(?:\s+"[^"]*")?\)', text):
+    links = re.findall(r'\]\(<?([^)>\s]+)>?(?:\s+"[^"]*")?\)', text)
+    pictures = re.findall(r'\b(?:src|srcset)="([^"]+)"|^:::\{image\} (\S+)', text, re.MULTILINE)
+    for target in links + [tag or directive for tag, directive in pictures]:
         if re.match(r'\w+:', target):
             continue
         path, _, anchor = target.partition('#')
@@ -67,6 +71,7 @@ def test_what_is_broken_is_found(tmp_path):
         '[a](#one-heading) [b](page.md#one-heading-again-2) [c](#twice-1) [d](https://x.y/z) `[e](no.md)`\n'
         '```bash\n# no-heading\n[f](no.md)\n```\n'
         '[g](missing.md) ![h](missing.png) [i](#no-heading) [j](page.md#twice-2)\n'
+        '<img src="missing.svg">\n:::{image} missing.jpg\n:::\n'
     )
     targets = [line.split(':')[0] for line in broken_links(page)]
-    assert targets == ['missing.md', 'missing.png', '#no-heading', 'page.md#twice-2']
+    assert targets == ['missing.md', 'missing.png', '#no-heading', 'page.md#twice-2', 'missing.svg', 'missing.jpg']

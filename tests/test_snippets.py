@@ -1,4 +1,4 @@
-"""Every fenced block of README.md and docs/ does what it says, as printed.
+"""Every fenced block of README.md, CONTRIBUTING.md and docs/ does what it says, as printed.
 
 A command line is taken apart by the tool that it calls, and its config is loaded with its options; what a shell script
 hands on to Python or ``srun`` is checked the same way. Nothing is trained, installed or downloaded. Python runs for
@@ -14,7 +14,9 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import mmpretrain.registry
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -23,10 +25,11 @@ from mmengine.registry import MODELS, init_default_scope
 from studies.study import read_study
 
 from vik_mm.config import load_config
+from vik_mm.datasets.shapes import CLASSES
 from vik_mm_cli.config_files import find_config
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
 # Words that stand for a file of the reader's, and one that does for all of them.
 CONFIG = {'CONFIG': 'configs/vik/vik-s_in1k.py'}
 # Files that the reader has, or that an earlier step leaves.
@@ -172,8 +175,19 @@ def is_config(block):
     return all(isinstance(node, ast.Assign) for node in ast.parse(block.text).body) and 'custom_imports' in block.text
 
 
+@pytest.fixture
+def trained(workspace):
+    """What ``make demo`` leaves, untrained, and a photo."""
+    cfg = load_config('configs/vik/vik-demo_shapes.py')
+    init_default_scope(cfg.default_scope)
+    checkpoint = dict(state_dict=MODELS.build(cfg.model).state_dict(), meta=dict(dataset_meta=dict(classes=CLASSES)))
+    (workspace / 'work_dirs/demo').mkdir(parents=True)
+    torch.save(checkpoint, workspace / 'work_dirs/demo/epoch_8.pth')
+    cv2.imwrite('photo.jpg', np.zeros((90, 120, 3), np.uint8))
+
+
 @pytest.mark.parametrize('page', PYTHON_PAGES)
-def test_python_runs_as_printed(page, workspace):
+def test_python_runs_as_printed(page, workspace, trained):
     registries = [MODELS, mmpretrain.registry.MODELS]
     known = [set(registry.module_dict) for registry in registries]
     namespace = {}

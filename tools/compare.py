@@ -1,4 +1,4 @@
-"""Train what a study compares, and write its tables and plots; run again, it goes on with what is missing.
+"""Train what a study compares, and write its tables and plots; a second run trains what is still missing.
 
     python tools/compare.py configs/studies/demo_shapes.yml
 
@@ -38,11 +38,11 @@ def parse_args(argv=None):
     parser.add_argument(
         '--slurm', nargs='+', metavar='KEY=VALUE', help='submit the runs to Slurm, e.g. --slurm partition=gpu time=120'
     )
-    parser.add_argument('--retry', action='store_true', help='start runs again that failed')
+    parser.add_argument('--retry', action='store_true', help='start failed runs again')
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument('--dry-run', action='store_true', help='only list the runs, their state and their commands')
     mode.add_argument('--report-only', action='store_true', help='only write tables and plots of what is done')
-    mode.add_argument('--pause', action='store_true', help='have a runner at work save and stop its runs')
+    mode.add_argument('--pause', action='store_true', help='have the tool that is at work save and stop its runs')
     mode.add_argument('--go', action='store_true', help='end the pause')
     return parser.parse_args(argv)
 

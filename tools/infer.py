@@ -13,13 +13,23 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
-    parser.add_argument('images', nargs='+', metavar='image_or_folder', help='folders are searched whole')
     parser.add_argument(
-        '--out', required=True, metavar='DIR', help='where pictures, results.jsonl and results.json go; holds no image'
+        'images',
+        nargs='+',
+        metavar='image_or_folder',
+        help='image files, or folders, which are searched with all folders below',
+    )
+    parser.add_argument(
+        '--out',
+        required=True,
+        metavar='DIR',
+        help='where pictures, results.jsonl and results.json go; must hold none of the images',
     )
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--device', help='default: cuda where there is a GPU, or cpu')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='draw objects from this on (default: %(default)s)')
+    parser.add_argument(
+        '--score-thr', type=float, default=0.3, help='lowest score of objects that are drawn (default: %(default)s)'
+    )
     parser.add_argument('--no-pictures', action='store_true', help='write no pictures of the results')
     return parse(parser, argv)
 

@@ -137,7 +137,7 @@ def test_resuming_testing_and_inference_refuse_it(call_tool, shapes_config, tmp_
 
 
 def test_python_in_the_text_of_a_checkpoint_does_not_run(call_tool, shapes_config, tmp_path):
-    """MMEngine runs ``meta.config`` when it resumes, and the run's config when it is given weights alone."""
+    """MMEngine runs ``meta.config`` when it resumes, and the run's config when it is given only weights."""
     call_tool('train.py', shapes_config, '--work-dir', tmp_path / 'run')
     checkpoint = read_checkpoint(tmp_path / 'run' / 'epoch_1.pth')
     sentinel, path = tmp_path / 'sentinel', tmp_path / 'poisoned.pth'

@@ -133,7 +133,7 @@ def parse_args(argv=None):
     parser.add_argument('families', nargs='*', metavar='package/family', help='default: all of them')
     parser.add_argument('--size', type=int, default=128, help='side of the pictures in pixels (default: %(default)s)')
     parser.add_argument('--out', metavar='FILE.csv', help='write the table here too')
-    parser.add_argument('--verbose', action='store_true', help='let the models print what they print')
+    parser.add_argument('--verbose', action='store_true', help='show what the models print')
     return parse(parser, argv, check)
 
 

@@ -19,7 +19,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', help='COCO file')
     parser.add_argument('--count', type=int, required=True, help='images to hold out')
-    parser.add_argument('--seed', type=int, default=0, help='of the draw (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the draw (default: %(default)s)')
     parser.add_argument('--out-dir', help="where the two files go (default: the annotation file's folder)")
     return parser.parse_args(argv)
 

@@ -20,7 +20,9 @@ def parse_args(argv=None):
     parser.add_argument('src', help='checkpoint of tools/train.py')
     parser.add_argument('dst', help='path and name, without ending, of what to write')
     parser.add_argument(
-        '--no-ema', action='store_true', help='of averaged and plain weights, take the plain (default: the averaged)'
+        '--no-ema',
+        action='store_true',
+        help='take the plain weights, if there are averaged ones too (default: the averaged ones)',
     )
     return parse(parser, argv, lambda args: check_checkpoint(args.src))
 

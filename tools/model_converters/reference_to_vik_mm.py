@@ -72,7 +72,7 @@ def parse_args(argv=None):
     parser.add_argument('dst', help='checkpoint to write')
     parser.add_argument('--arch', choices=ARCHS, help='fail unless the checkpoint is of this arch')
     parser.add_argument('--img-size', nargs=2, type=int, metavar=('H', 'W'), help='training size; default: square')
-    parser.add_argument('--no-ema', action='store_true', help='take the plain weights where there are averaged ones')
+    parser.add_argument('--no-ema', action='store_true', help='take the plain weights, if there are averaged ones too')
     return parse(parser, argv, lambda args: check_checkpoint(args.src))
 
 

@@ -66,7 +66,7 @@ def references(value: Any, place: str = '') -> list[Reference]:
 
 
 def fill_references(value: Any, paths: Mapping[str, str]) -> Any:
-    """Put files in the place of placeholders.
+    """Replace placeholders by files.
 
     Args:
         value (Any): The override's value.
@@ -139,7 +139,7 @@ def _render(value: Any) -> str:
 
 
 def fill_variables(value: Any, variables: dict[str, Any], used: set[str]) -> Any:
-    """Put a grid's values in the place of its variables; a value that is one variable keeps its type.
+    """Replace a grid's variables by values; a value that is one variable keeps its type.
 
     Args:
         value (Any): What may have variables in it, as ``{lr}``; keys of mappings have none.

@@ -90,10 +90,10 @@ def edge_functions(operator: KArAt, head: int, x: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         weights = coefficients * operator.scale.unsqueeze(1)
         for q in range(operator.num_tokens):
-            alone = torch.zeros_like(weights)  # the other tokens weigh nothing
-            alone[:, :, q] = weights[:, :, q]
+            single = torch.zeros_like(weights)  # the other tokens weigh nothing
+            single[:, :, q] = weights[:, :, q]
             rows = scores[None, None, :, None].expand(1, operator.num_heads, -1, operator.num_tokens)
-            curves.append(operator.basis(rows, alone, list(operator.basis.shapes))[0, head])  # [X, R]
+            curves.append(operator.basis(rows, single, list(operator.basis.shapes))[0, head])  # [X, R]
         values = torch.stack(curves).permute(2, 0, 1)  # [R, N, X]
         if activation := BASE_ACTIVATIONS[operator.base_activation]:
             values += operator.base_weight[head].t()[..., None] * activation(scores)

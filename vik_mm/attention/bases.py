@@ -31,7 +31,7 @@ class Basis(nn.Module):
 
     Attributes:
         coefficients (Parameter): Linear weights, ``[H, K, F, O]``.
-        shapes (ParameterList): What the functions have beside, each ``[H, K, F, O]``.
+        shapes (ParameterList): Further parameters of the functions, each ``[H, K, F, O]``.
     """
 
     def __init__(self, num_heads: int, num_tokens: int, hidden_dim: int, grid_size: int):

@@ -1,4 +1,4 @@
-"""The learnable operator that Kolmogorov-Arnold attention has in the place of softmax.
+"""The learnable operator that Kolmogorov-Arnold attention has instead of softmax.
 
 Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``N`` tokens, ``R`` hidden features, ``D`` channels of a
 head.
@@ -33,8 +33,8 @@ class KArAt(nn.Module):
     up to one, and an answer has the variance of the values. The release of the paper's authors is not public; these
     start values are this project's.
 
-    The operator belongs to one number of tokens. Where its tokens form a grid, another grid is served by resampling its
-    parameters along the tokens bicubically, as position embeddings are, their sums kept.
+    The operator is made for one number of tokens. For another grid of tokens, its parameters are resampled bicubically
+    along the tokens, as position embeddings are. Their sums stay.
 
     Args:
         num_heads (int): ``H``.
@@ -46,7 +46,7 @@ class KArAt(nn.Module):
         grid_size (int): ``G``, frequencies of Fourier; intervals of splines, wavelets of an edge, or of rational
             functions the numerator's degree less 2. Defaults to 3.
         hidden_dim (int): ``R``. Defaults to 12.
-        resample (bool): Whether other grids are taken. Defaults to True.
+        resample (bool): Whether to take other grids. Defaults to True.
         backend (str, optional): Backend of :func:`vik_mm.ops.fourier_kan`, for the Fourier basis; None chooses.
             Defaults to None.
 
@@ -198,7 +198,7 @@ def resample_tokens(
     """
     prefix, grid = parameter[..., :num_prefix_tokens, :], parameter[..., num_prefix_tokens:, :]
     rows = grid.transpose(-1, -2)  # [..., R, tokens]
-    maps = rows.reshape(-1, 1, *old).to(compute_dtype(rows))  # CPUs know this in float32 alone
+    maps = rows.reshape(-1, 1, *old).to(compute_dtype(rows))  # CPUs can do this only in float32
     maps = F.interpolate(maps, new, mode='bicubic', align_corners=False, antialias=True).to(rows.dtype)
     maps = maps.view(*rows.shape[:-1], -1)
     if sums:

@@ -25,12 +25,12 @@ class TokenAttention(MultiheadAttention):
     ``MultiheadAttention``, so that checkpoints of its transformers load.
 
     Args:
-        operator (KArAt, optional): The operator in the place of softmax; None is softmax, through
+        operator (KArAt, optional): The operator instead of softmax; None is softmax, through
             ``scaled_dot_product_attention``, unless :meth:`forward` is given one. Defaults to None.
-        window_size (int): Side of windows of the tokens' grid that attend to themselves alone, the last of a row and
-            column filled up with zeros; 0 for the whole grid. Defaults to 0.
+        window_size (int): Side of windows of the tokens' grid that attend only to themselves; the last of a row and
+            column are filled up with zeros. 0 for the whole grid. Defaults to 0.
         recompute (bool): Whether queries, keys, values and scores of an operator are computed again in the backward
-            pass instead of kept. Off where the block as a whole is. Defaults to True.
+            pass instead of kept. Set it to False where the whole block is computed again. Defaults to True.
         **kwargs: Arguments of ``mmpretrain.models.utils.MultiheadAttention``.
 
     Shape:
@@ -155,7 +155,7 @@ class _Recomputed:
 
     @contextmanager
     def saved_instead(self, *others: '_Recomputed') -> Iterator[None]:
-        """Let autograd save the way to this tensor, and to others, and to their views, in their place."""
+        """Let autograd save how to compute this tensor, others and their views, instead of the tensors."""
         by_storage = {each._storage: each for each in (self, *others)}
 
         def pack(saved):

@@ -51,7 +51,7 @@ def describe_misfit(model: nn.Module, weights: Mapping[str, Tensor]) -> str | No
 
 
 def fitting_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Take the weights that fit, and a model's own in the place of the others, so that nothing is left to complain of.
+    """Take the weights that fit, and the model's own for the others, so that loading them finds no fault.
 
     Args:
         model (nn.Module): The model.

@@ -1,4 +1,4 @@
-"""Names of ViK's weights here and in the authors' release, and the way between the two.
+"""Names of ViK's weights here and in the authors' release, and how to convert them.
 
 The release numbers stages and down-sampling layers through (``network.0`` to ``network.6``), flattens centres and
 widths, and keeps the global map as two linear layers. The classifier here is MMPretrain's: ``backbone.*`` and

@@ -9,7 +9,7 @@ def refuse_configs_from_text() -> None:
     """Have ``Config.fromstring`` refuse Python for the rest of this process.
 
     MMEngine calls it on text that stands in checkpoints: on ``meta.config`` when a run resumes, and on the run's config
-    when an inferencer is given weights alone. Configs in Python run when they are read.
+    when an inferencer is given only weights. Configs in Python run when they are read.
     """
     if Config.fromstring is not _fromstring:
         Config.fromstring = staticmethod(_fromstring)

@@ -1,6 +1,6 @@
 """Looks at data sets while the mm packages read them.
 
-Afterwards, what they left out is gone, or they have failed with a riddle.
+Afterwards nobody can tell what they left out, or why they failed.
 """
 
 import functools

@@ -13,7 +13,7 @@ _MISSING_CLIENT = 'Could not import OneDL'
 def silence_missing_onedl_client() -> None:
     """Have OneDL's packages not print that the client of OneDL's platform is not installed; a second call does nothing.
 
-    All other messages, and this one where it is sent to a logger, come as ever.
+    All other messages still come, and so does this one where it is sent to a logger.
     """
     original = mmengine.logging.print_log
     if hasattr(original, '__wrapped__'):

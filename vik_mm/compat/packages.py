@@ -91,7 +91,7 @@ def _requirements() -> list[tuple[str, SpecifierSet]]:
             continue
         specifier = requirement.specifier
         if requirement.name in packages['mmcv'] and not is_dense:
-            # Newer ones are refused by MMDetection and MMSegmentation alone.
+            # Only MMDetection and MMSegmentation refuse newer ones.
             specifier = SpecifierSet(','.join(str(one) for one in specifier if not one.operator.startswith('<')))
         aliases = next((names for names in packages.values() if requirement.name in names), (requirement.name,))
         asked += [(name, specifier) for name in aliases if _version(name)]

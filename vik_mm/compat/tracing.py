@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def trace_sizes(model: nn.Module) -> None:
-    """Replace modules whose traces hold for one image size alone.
+    """Replace modules whose traces hold for only one image size.
 
     These are MMSegmentation's ``Upsample`` and MMCV's ``AdaptivePadding`` of patches, which round sizes to Python
     integers, Swin's joining of windows, which does so with the batch, and ``AdaptiveAvgPool2d`` to squares of pixels,

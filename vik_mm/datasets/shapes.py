@@ -101,7 +101,7 @@ def draw_scene(seed: int | Sequence[int], size: int = 64, max_distractors: int =
         BadInputError: If ``size < 32`` or ``max_distractors < 0``.
     """
     if size < 32:
-        raise BadInputError(f'size={size} must be at least 32: outlines drown in fewer pixels')
+        raise BadInputError(f'size={size} must be at least 32: outlines cannot be told in fewer pixels')
     if max_distractors < 0:
         raise BadInputError(f'max_distractors={max_distractors} must be 0 or more')
     rng = np.random.default_rng(seed)
@@ -114,7 +114,7 @@ def draw_scene(seed: int | Sequence[int], size: int = 64, max_distractors: int =
         radii.append(radii[0] * rng.uniform(0.2, 0.4))
 
     masks = np.zeros((len(labels), size, size), dtype=bool)
-    # From back to front; small shapes may lie before or behind the large one.
+    # From back to front; small shapes may lie in front of the large one or behind it.
     for k in rng.permutation(len(labels)):
         alpha = _coverage(rng, CLASSES[labels[k]], radii[k], size)
         fill, _ = _texture(rng, size, away_from=light)

@@ -127,7 +127,7 @@ def quantise(path: Path) -> None:
     draft = path.with_suffix('.float32.onnx')
     onnx.save(model, draft)
     try:
-        # Matrix products alone: convolutions of more than a pixel stay in float32.
+        # Only matrix products: convolutions of more than a pixel stay in float32.
         quantize_dynamic(draft, path, op_types_to_quantize=['MatMul', 'Gemm'], weight_type=QuantType.QInt8)
     finally:
         draft.unlink()

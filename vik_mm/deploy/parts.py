@@ -25,7 +25,7 @@ class ExportedPart(nn.Module):
         model (nn.Module): A classifier of MMPretrain, a detector of MMDetection or a segmentor of MMSegmentation.
         part (str): 'model' or 'backbone'. The model of a classifier gives ``logits`` ``[B, classes]``, of a segmentor
             ``logits`` ``[B, classes, H, W]``, and of a one-stage detector what its head predicts on each level, which
-            boxes are made of; two-stage detectors decide box by box, of them the backbone alone can be exported.
+            boxes are made of. Two-stage detectors decide box by box: only their backbone can be exported.
 
     Shape:
         - Input: ``[B, 3, H, W]``, normalised with the model's mean and standard deviation.
@@ -46,7 +46,7 @@ class ExportedPart(nn.Module):
             self.task = task_of(model)
             if self.task == 'detection' and not hasattr(model, 'bbox_head'):
                 raise BadInputError(
-                    f'{type(model).__name__} has two stages and goes on box by box, which no graph holds; '
+                    f'{type(model).__name__} has two stages and decides box by box, which no graph can hold; '
                     'export --part backbone'
                 )
         elif not hasattr(model, 'backbone'):
@@ -131,7 +131,7 @@ class _PixelProduct(nn.Module):
 
 
 def in_dtype(part: ExportedPart, dtype: str) -> nn.Module:
-    """Give a part that computes in a dtype; it shares weights with the one given in float32 alone."""
+    """Give a part that computes in a dtype; it shares weights with the given one only in float32."""
     if dtype == 'float32':
         return part
     part = copy.deepcopy(part)

@@ -66,7 +66,7 @@ def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tens
 
 
 def run_exported(model: Any, path: str | os.PathLike) -> dict[str, Any]:
-    """Have a model compute with an exported file; boxes and label maps are made of its outputs as ever.
+    """Have a model compute with an exported file; boxes and label maps are made of its outputs as before.
 
     Args:
         model (nn.Module): Of the config that was exported; changed in place. Its weights are not used.
@@ -76,7 +76,7 @@ def run_exported(model: Any, path: str | os.PathLike) -> dict[str, Any]:
         dict[str, Any]: What the file holds about itself.
 
     Raises:
-        BadInputError: If the file holds a backbone alone, or a model of another task or number of classes.
+        BadInputError: If the file holds only a backbone, or a model of another task or number of classes.
     """
     if exported_format(path) != 'onnx':
         print_log(f'{path} is a program, which runs with all that you may do here', logger='current')

@@ -134,7 +134,7 @@ def name_for_json(path: str | os.PathLike) -> dict[str, str]:
 
 
 def is_regular_file(path: str | os.PathLike) -> bool:
-    """Tell whether a path is a regular file, or a link to one; opening anything else may wait for ever."""
+    """Tell whether a path is a regular file, or a link to one; opening anything else may wait forever."""
     return stat.S_ISREG(os.stat(path).st_mode)
 
 

@@ -154,7 +154,7 @@ class Predictor:
         """What the pipeline makes of a file before it changes the picture, which is under ``img``."""
         reason = 'it is no regular file'
         try:
-            if is_regular_file(image):  # opening a pipe would wait for ever
+            if is_regular_file(image):  # opening a pipe would wait forever
                 if data := self._load(dict(img_path=str(image), img_id=0)):
                     return data
                 reason = 'the pipeline leaves it out'

@@ -1,4 +1,4 @@
-"""Modules without a registry; torch, :mod:`vik_mm.ops` and the errors are all they know."""
+"""Modules without a registry; they import only torch, :mod:`vik_mm.ops` and the errors."""
 
 from .layer_scale import LayerScale, add_residual
 from .originals import load_original, original_name

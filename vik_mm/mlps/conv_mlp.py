@@ -15,9 +15,9 @@ from .strips import strip_length
 class ConvMLP(ChannelMLP):
     """Two 1x1 convolutions with an activation between, applied to each pixel.
 
-    On a CPU the pixels go through in channels-last layout, in which oneDNN's convolutions, their backward passes above
-    all, are faster by more than the copy costs, unless there are few pixels. Where no gradient is asked for they go a
-    strip at a time, so that the hidden map never exists as a whole. Under a compiler or tracer none of this is done.
+    On a CPU this works in channels-last layout, unless there are few pixels. OneDNN's convolutions, most of all their
+    backward passes, are faster there by more than the copy costs. Without gradients it works on one strip at a time, so
+    that the hidden map never exists as a whole. A compiler or tracer sees neither.
 
     Args:
         embed_dims (int): Channels ``C`` of input and output.

@@ -1,4 +1,4 @@
-# Car parts, boxes alone.
+# Car parts, boxes only.
 _base_ = 'carparts_instance.py'
 
 train_pipeline = [

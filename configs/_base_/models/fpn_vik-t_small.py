@@ -13,6 +13,6 @@ model = dict(
         num_classes=11,
         norm_cfg=dict(_delete_=True, **norm_cfg),
     ),
-    # In windows of the size it was trained on: whole frames do worse, see the README.
+    # In windows of the size it was trained on: whole frames do worse, see docs/model_zoo.md.
     test_cfg=dict(mode='slide', crop_size=(192, 192), stride=(144, 144)),
 )

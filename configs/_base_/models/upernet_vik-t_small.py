@@ -8,6 +8,6 @@ model = dict(
     backbone=dict(arch='tiny', img_size=192, drop_path_rate=0.0, layer_scale_init_value=1.0, init_cfg=None),
     decode_head=dict(in_channels=[32, 64, 160, 256], channels=48, num_classes=11, norm_cfg=norm_cfg),
     auxiliary_head=dict(in_channels=160, channels=32, num_classes=11, norm_cfg=norm_cfg),
-    # In windows of the size it was trained on: whole frames do worse, see the README.
+    # In windows of the size it was trained on: whole frames do worse, see docs/model_zoo.md.
     test_cfg=dict(mode='slide', crop_size=(192, 192), stride=(144, 144)),
 )

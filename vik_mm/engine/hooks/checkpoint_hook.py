@@ -146,7 +146,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if names:
             print_log(
                 f'{self.out_dir} holds checkpoints of another run ({enumerate_some(names, 3)}): this run '
-                'starts fresh and replaces those of the same names. To go on with that run, stop this one and use '
+                'starts fresh and replaces those of the same names. To resume that run, stop this one and use '
                 '--resume',
                 logger='current',
                 level=logging.WARNING,

@@ -18,7 +18,7 @@ from vik_mm.errors import BadInputError
 class CompileHook(Hook):
     """Compile the model's backbone with ``torch.compile`` when a run starts.
 
-    The backbone alone, since necks and heads of detectors branch on what they find in an image. Sizes are variables of
+    Only the backbone, since necks and heads of detectors branch on what they find in an image. Sizes are variables of
     the graph: one graph serves every image size, so that multi-scale training and testing at the images' own sizes
     compile once. Training and evaluation each have a graph, and so has a batch of one; on a CPU PyTorch's
     convolutions ask for another from a batch of 16 up.

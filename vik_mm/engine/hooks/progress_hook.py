@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class ProgressHook(Hook):
     """Show iterations, loss, metrics and remaining time in one live line.
 
-    The bar appears in a terminal alone; logs that go to a file or a pipe stay as they are.
+    The bar appears only in a terminal; logs that go to a file or a pipe stay as they are.
     """
 
     priority = 'VERY_LOW'

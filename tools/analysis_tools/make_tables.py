@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/ from metafiles and CSV files; --check says whether they agree."""
+"""Write the tables of README.md and docs/ from metafiles and CSV files; with --check, only compare them."""
 
 import argparse
 import csv
@@ -30,17 +30,6 @@ def paper_table(meta) -> str:
     return markdown(['model', 'kind', 'parameters, M', 'GFLOPs', 'top-1, %'], rows)
 
 
-def models_table(meta) -> str:
-    """What can be built, with counts of our own."""
-    rows = []
-    for model in meta['Models']:
-        if model['Metadata']['Training Data'] == 'ImageNet-1k':
-            data = model['Metadata']
-            config = f'[{Path(model["Config"]).name}]({model["Config"]})'
-            rows.append([model['Name'], f'{data["Parameters"] / 1e6:.2f}', f'{data["FLOPs"] / 1e9:.2f}', config])
-    return markdown(['name for `get_model`', 'parameters, M', 'GMACs at 224', 'config'], rows)
-
-
 def measured_table(meta) -> str:
     """What was trained here."""
     rows = []
@@ -63,42 +52,54 @@ def measured_table(meta) -> str:
     return markdown(['config', 'data', 'parameters, M', 'epochs', 'seed', 'top-1, %', 'time'], rows)
 
 
-def commands(meta) -> str:
-    """How the measured results came about."""
-    lines = []
-    for model in meta['Models']:
-        data = model['Metadata']
-        if data.get('Source') == 'measured':
-            lines.append(f'# {model["Name"]}: {data["Training Resources"]}\n{data["Command"]}')
-    return '```bash\n' + '\n'.join(lines) + '\n```'
+def number(row: dict, field: str, digits: int, unit: str = '') -> str:
+    """A figure of a CSV file's row, rounded; nothing where there is none."""
+    return f'{float(row[field]):.{digits}f}{unit}' if row[field] else ''
+
+
+SIZES = {'parameters_m': ' M', 'gmacs': ' GMACs'}
+
+
+def bench_rows(suite: str) -> list[dict]:
+    """What ``benchmarks/bench.py SUITE`` measured on a CPU."""
+    with (ROOT / f'benchmarks/results/{suite}_cpu.csv').open() as file:
+        return list(csv.DictReader(file))
 
 
 def bench_table(suite: str) -> str:
-    """What ``benchmarks/bench.py SUITE`` measured on a CPU; the first contender of each comparison is the baseline."""
-    with (ROOT / f'benchmarks/results/{suite}_cpu.csv').open() as file:
-        rows = list(csv.DictReader(file))
+    """Each contender against the first of its comparison, which has no row of its own."""
+    rows = bench_rows(suite)
+    baselines = {}
+    for row in rows:
+        baselines.setdefault(row['comparison'], row)
 
-    def number(row, field, digits, unit=''):
-        return f'{float(row[field]):.{digits}f}{unit}' if row[field] else ''
+    def size(row):
+        return ', '.join(number(row, field, 2, unit) for field, unit in SIZES.items() if row[field])
 
-    body = [
-        [
-            row['comparison'],
-            row['contender'],
-            f'{number(row, "speedup", 2)}x ({number(row, "speedup_p25", 2)} - {number(row, "speedup_p75", 2)})',
-            number(row, 'memory_ratio', 2, 'x'),
-            number(row, 'parameters_m', 2),
-            number(row, 'gmacs', 2),
-        ]
-        for row in rows
-    ]
+    def named(row):
+        return f'{row["contender"]} ({size(row)})' if size(row) else row['contender']
+
+    body = []
+    for row in rows:
+        baseline = baselines[row['comparison']]
+        if row is not baseline:
+            quartiles = f'{number(row, "speedup_p25", 2)} - {number(row, "speedup_p75", 2)}'
+            speed = f'{number(row, "speedup", 2)}x ({quartiles})'
+            memory = number(row, 'memory_ratio', 2, 'x')
+            body.append([row['comparison'], named(row), baseline['contender'], speed, memory])
     first = rows[0]
     note = (
         f'{first["device"]}, {first["threads"]} threads, torch {first["torch"]}, {first["dtype"]}; median and '
         f'quartiles of interleaved runs, commit {first["commit"]}.'
     )
-    header = ['comparison', 'contender', 'speed-up', 'peak memory', 'parameters, M', 'GMACs']
-    keep = [i for i, _ in enumerate(header) if any(line[i] for line in body)]
+    header = ['comparison', 'contender', 'against', 'speed-up', 'peak memory']
+    names = {row['contender'] for row in baselines.values()}
+    if len(names) == 1:
+        sizes = '; '.join(dict.fromkeys(size(row) for row in baselines.values() if size(row)))
+        note = f'All compared with {first["contender"]}{f" ({sizes})" if sizes else ""}. {note}'
+    keep = [
+        i for i, name in enumerate(header) if any(line[i] for line in body) and (name != 'against' or len(names) > 1)
+    ]
     return markdown([header[i] for i in keep], [[line[i] for i in keep] for line in body]) + '\n\n' + note
 
 
@@ -111,19 +112,6 @@ def length_of(data: dict) -> str | None:
     """How long a model was trained."""
     units = {'Epochs': 'epochs', 'Iterations': 'iterations'}
     return next((f'{data[key]} {unit}' for key, unit in units.items() if key in data), None)
-
-
-def dense_table(folder: str) -> str:
-    """What was trained here for detection or segmentation."""
-    models = models_of(folder)
-    metrics = list(dict.fromkeys(name for model in models for name in model['Metrics']))
-    rows = []
-    for model in models:
-        cells = [model['Metrics'].get(name) for name in metrics]
-        config = f'[{Path(model["Config"]).stem}](CONFIGS/{model["Config"]})'
-        parameters = f'{model["Parameters"] / 1e6:.2f}'
-        rows.append([config, model['Backbone'], parameters, length_of(model), *cells, model['Training Time']])
-    return markdown(['config', 'backbone', 'parameters, M', 'length', *metrics, 'time'], rows)
 
 
 def karat_models(source: str) -> list[dict]:
@@ -196,11 +184,104 @@ def zoo(source: str | None, *folders: str) -> str:
     return '\n\n'.join([*blocks, '```bash\n' + '\n'.join(lines) + '\n```'])
 
 
-def csv_table(name: str) -> str:
-    """Rows of a CSV file."""
-    with (ROOT / f'docs/data/{name}.csv').open() as file:
-        header, *rows = csv.reader(file)
-    return markdown(header, rows)
+# The README's results: what was measured, by which metric, and the metafiles' models with what the table calls them.
+RESULTS = [
+    (
+        'CIFAR-10, half of the training images, 12 epochs, top-1, %',
+        'Top 1 Accuracy',
+        {'vik-tiny_cifar10': 'ViK-Tiny'},
+        {'vik-tiny-pooling_cifar10': 'pooling', 'vik-tiny-identity_cifar10': 'no mixer'},
+    ),
+    (
+        'the same images, 5 epochs, 5.4 M parameters, top-1, %',
+        'Top 1 Accuracy',
+        {'vik-tiny-5m_cifar10': 'ViK'},
+        {'vit-t_softmax_cifar10-32px': 'ViT', 'vit-t_g3b_cifar10-32px': 'ViT with KArAt'},
+    ),
+    (
+        'car parts, Mask R-CNN, box AP50',
+        'Box AP50',
+        {'mask-rcnn_vik-t_carparts': 'ViK-Tiny', 'mask-rcnn_vik-t-noglobal_carparts': 'without global step'},
+        {'mask-rcnn_vik-t-pooling_carparts': 'pooling', 'mask-rcnn_r18_carparts': 'ResNet-18'},
+    ),
+    (
+        'car parts, RetinaNet, box AP50',
+        'Box AP50',
+        {'retinanet_vik-t_carparts': 'ViK-Tiny'},
+        {'retinanet_vik-t-pooling_carparts': 'pooling', 'retinanet_r18_carparts': 'ResNet-18'},
+    ),
+    (
+        'car parts, Semantic FPN, mIoU',
+        'mIoU',
+        {'fpn_vik-t_carparts': 'ViK-Tiny'},
+        {'fpn_vik-t-pooling_carparts': 'pooling', 'fpn_r18_carparts': 'ResNet-18'},
+    ),
+    (
+        'CamVid, Semantic FPN, mIoU in windows',
+        'mIoU',
+        {'fpn_vik-t_camvid': 'ViK-Tiny'},
+        {'fpn_vik-t-pooling_camvid': 'pooling', 'fpn_r18_camvid': 'ResNet-18'},
+    ),
+]
+# Its figures of speed: comparisons of `bench.py release`.
+SPEEDS = {
+    'vik-small inference 1x3x224x224': 'ViK-Small, inference, 1 image',
+    'vik-small inference 8x3x224x224': 'ViK-Small, inference, 8 images',
+    'vik-small training 8x3x224x224': 'ViK-Small, training step, 8 images',
+}
+
+
+def results_table(meta) -> str:
+    """The README's ten rows: what the paper prints, what was trained here, speed against the release."""
+    models = {
+        model['Name']: model for folder in ('vik', 'karat', 'detection', 'segmentation') for model in models_of(folder)
+    }
+
+    def figures(names, metric):
+        entries = {name: (models[name].get('Results') or [models[name]])[0] for name in names}
+        return ', '.join(f'{names[name]} {entry["Metrics"][metric]}' for name, entry in entries.items())
+
+    paper = {name: top1 for name, *_, top1 in meta['Collections'][0]['Metadata']['Paper Table']}
+    neighbours = ', '.join(f'{name} {paper[name]}' for name in ('PVT-Tiny', 'ResMLP-S12'))
+    body = [
+        ['ImageNet-1K, top-1, %, printed by the paper', f'ViK-Small {paper["ViK-Small"]}', neighbours, 'none printed']
+    ]
+    for what, metric, ours, others in RESULTS:
+        body.append([what, figures(ours, metric), figures(others, metric), 'one seed'])
+    for row in bench_rows('release'):
+        if row['contender'] == 'ViK' and row['comparison'] in SPEEDS:
+            speed = f'{number(row, "speedup", 2)}x as fast, {number(row, "memory_ratio", 2)}x the memory'
+            spread = f'quartiles {number(row, "speedup_p25", 2)} - {number(row, "speedup_p75", 2)}'
+            body.append([SPEEDS[row['comparison']], speed, 'the release', spread])
+    return markdown(['result', 'ViK', 'beside it', 'spread'], body)
+
+
+def sweep_sentence() -> str:
+    """How many families of detectors and segmentors train and predict with a swapped backbone."""
+    with (ROOT / 'docs/data/swap_sweep.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    passed = [row['package'] for row in rows if row['result'] == 'passes']
+    failed = [f'{row["package"]} {row["family"]} ({row["reason"]})' for row in rows if row['result'] != 'passes']
+    sentence = (
+        f'**{len(passed)} of {len(rows)} families pass**: {passed.count("mmdet")} of MMDetection and '
+        f'{passed.count("mmseg")} of MMSegmentation ([all of them, with their configs](data/swap_sweep.csv)).'
+    )
+    return '\n'.join(textwrap.wrap(sentence + ''.join(f' {text} fails.' for text in failed), 120))
+
+
+def resolution_table() -> str:
+    """What trained models do on test images of other sizes: a row for each figure, a column for each size."""
+    with (ROOT / 'docs/data/resolution.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    ratios = sorted({float(row['ratio']) for row in rows})
+    lines = {}
+    for row in rows:
+        percent = float(row['value']) * (1 if row['metric'].startswith('accuracy') else 100)
+        cells = lines.setdefault((Path(row['config']).stem, row['metric'], row['global step']), {})
+        cells[float(row['ratio'])] = f'{percent:.1f}'
+    # At the size of training both are the same model.
+    body = [[*key, *(cells.get(ratio, '') for ratio in ratios)] for key, cells in lines.items()]
+    return markdown(['config', 'metric, %', 'global step', *(f'{ratio:g}x' for ratio in ratios)], body)
 
 
 def kernel_rows(case: str) -> list[dict]:
@@ -252,24 +333,26 @@ def roofline_table() -> str:
 
 
 def environments_table(_) -> str:
-    """What the suite ran in; ``.ci/matrix`` writes the rows."""
+    """What the suite ran in; ``.ci/matrix`` writes the rows. Sets of packages are listed once, below the table."""
     with (ROOT / 'docs/data/environments.csv').open() as file:
         rows = list(csv.DictReader(file))
+    letters = dict(zip(dict.fromkeys(row['packages'] for row in rows), 'ABCDEFGH'))
     body = []
     for row in rows:
+        family = 'OneDL' if row['packages'].startswith('onedl-') else 'OpenMMLab'
         tests = f'{row["passed"]} passed, {row["skipped"]} skipped'
         if int(row['failed']):
             tests = f'**{row["failed"]} failed**, {tests}'
-        body.append([row[key] for key in ('python', 'torch', 'packages', 'operators of mmcv')] + [tests, row['commit']])
-    return markdown(['Python', 'PyTorch', 'mm packages', "MMCV's operators", 'tests', 'commit'], body)
+        packages = f'{family}, {letters[row["packages"]]}'
+        body.append([row['python'], row['torch'], packages, row['operators of mmcv'], tests, row['commit']])
+    table = markdown(['Python', 'PyTorch', 'mm packages', "MMCV's operators", 'tests', 'commit'], body)
+    return '\n'.join([table, '', *(f'- {letter}: {packages}' for packages, letter in letters.items())])
 
 
 TABLES = dict(
     environments=environments_table,
+    results=results_table,
     paper=paper_table,
-    models=models_table,
-    measured=measured_table,
-    commands=commands,
     bench=lambda _: bench_table('release'),
     operator=lambda _: bench_table('operator'),
     kernels=lambda _: kernels_table(),
@@ -278,12 +361,10 @@ TABLES = dict(
     peers=lambda _: bench_table('peers'),
     downstream=lambda _: bench_table('downstream'),
     attention=lambda _: bench_table('karat'),
-    detection=lambda _: dense_table('detection'),
-    segmentation=lambda _: dense_table('segmentation'),
     karat=lambda _: karat_table(),
     karat_measured=karat_measured,
-    sweep=lambda _: csv_table('swap_sweep'),
-    resolution=lambda _: csv_table('resolution'),
+    sweep=lambda _: sweep_sentence(),
+    resolution=lambda _: resolution_table(),
     zoo_classification=lambda _: zoo('measured', 'vik', 'karat'),
     zoo_detection=lambda _: zoo('measured', 'detection'),
     zoo_segmentation=lambda _: zoo('measured', 'segmentation'),
@@ -309,7 +390,7 @@ def main():
     args = parser.parse_args()
     stale = [page for page in PAGES if render(page) != page.read_text()]
     if args.check and stale:
-        sys.exit(f'{", ".join(page.name for page in stale)} differ from what they are made of: run make readme')
+        sys.exit(f'{", ".join(page.name for page in stale)} differ from what they are made of: run make tables')
     for page in stale:
         page.write_text(render(page))
 
