@@ -9,8 +9,8 @@ from vik_mm.mixers.lrnet import local_relation
 
 
 class TestLocalRelation(MixerContract):
-    mixer = dict(type='LocalRelation', window_size=5)  # a window of 7 takes twice as long to export
-    parameters = 492  # at every window size
+    mixer = dict(type='LocalRelation')
+    parameters = 492
 
 
 @pytest.mark.parametrize(
