@@ -1,5 +1,6 @@
 """Neighbourhood attention, against a mask that is made pixel by pixel."""
 
+import copy
 import itertools
 import types
 
@@ -112,7 +113,7 @@ def test_a_pixel_sees_no_farther_than_its_window():
     assert changed.max() == 2  # pixels 0, 1 and 2 share the first window
 
 
-def fake_natten(calls):
+def fake_na2d(calls):
     """What the package does, written with this project's tiles; it keeps the layouts of what it is given."""
 
     def na2d(query, key, value, kernel_size, dilation):
@@ -122,14 +123,15 @@ def fake_natten(calls):
         qkv = torch.cat([part.flatten(3) for part in (query, key, value)], dim=3)
         return mixer._attend_in_tiles(qkv).unflatten(3, (heads, -1))
 
-    return types.SimpleNamespace(na2d=na2d)
+    return na2d
 
 
 @torch.no_grad()
 def test_natten_gets_heads_behind_pixels_and_the_dilation_that_fits():
     calls = []
     mixer = move(NeighborhoodAttention(32, (14, 14), dilation=(2, 3), head_dims=16, backend='tiles'))
-    mixer.natten = fake_natten(calls)
+    mixer.na2d = fake_na2d(calls)
+    mixer = copy.deepcopy(mixer)  # as averages of weights do
     x = torch.randn(2, 32, 14, 16)
     qkv = mixer.qkv(x.permute(0, 2, 3, 1))
     torch.testing.assert_close(mixer.proj(mixer._attend_by_natten(qkv)).permute(0, 3, 1, 2), mixer(x))
@@ -139,7 +141,7 @@ def test_natten_gets_heads_behind_pixels_and_the_dilation_that_fits():
 def test_why_natten_cannot_run_is_said():
     mixer = NeighborhoodAttention(32, (14, 14), backend='tiles')
     assert 'is not installed' in mixer.why_no_natten(torch.empty(1, 14, 14, 96))
-    mixer.natten = fake_natten([])
+    mixer.na2d = fake_na2d([])
 
     def on_gpu(height, width, dtype=torch.float16):
         return types.SimpleNamespace(is_cuda=True, shape=(1, height, width, 96), dtype=dtype, device='cuda')
@@ -173,11 +175,11 @@ def test_natten_by_name_says_which_extra_installs_it(monkeypatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(BadInputError, match=r'pip install vik_mm\[natten\]'):
         NeighborhoodAttention(32, (14, 14), backend='natten')
-    assert NeighborhoodAttention(32, (14, 14)).natten is None
+    assert NeighborhoodAttention(32, (14, 14)).na2d is None
 
 
-def test_natten_by_name_refuses_what_it_cannot_compute(monkeypatch):
+def test_natten_by_name_refuses_what_it_cannot_compute():
     mixer = NeighborhoodAttention(32, (14, 14), backend='tiles')
-    mixer.backend, mixer.natten = 'natten', fake_natten([])
+    mixer.backend, mixer.na2d = 'natten', fake_na2d([])
     with pytest.raises(BadInputError, match="backend='natten' cannot run here: x is on cpu"):
         mixer(torch.randn(1, 32, 14, 14))

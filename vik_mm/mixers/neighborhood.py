@@ -4,7 +4,7 @@ Shape letters: ``B`` images, ``C`` channels, ``h`` heads, ``d = C / h``, ``L`` p
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +79,8 @@ class NeighborhoodAttention(TokenMixer):
         if backend not in BACKENDS:
             raise BadInputError(f'backend={backend!r} is unknown; choose one of {BACKENDS}')
         self.backend = backend
-        self.natten = _import_natten(is_asked_for=backend == 'natten') if backend in (None, 'natten') else None
+        # The function, not the package: a model must be copied, and modules of Python cannot be.
+        self.na2d = None if backend == 'tiles' else _find_na2d(is_asked_for=backend == 'natten')
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.bias = None
@@ -112,7 +113,7 @@ class NeighborhoodAttention(TokenMixer):
         Returns:
             str | None: The reason; None where they can.
         """
-        if self.natten is None:
+        if self.na2d is None:
             return "the package natten, from 0.21 on, is not installed, or backend='tiles' was asked for"
         if is_traced():
             return 'the model is traced or compiled'
@@ -140,7 +141,7 @@ class NeighborhoodAttention(TokenMixer):
     def _attend_by_natten(self, qkv: Tensor) -> Tensor:
         """Map ``[B, H, W, 3 C]`` to ``[B, H, W, C]``."""
         q, k, v = qkv.unflatten(3, (3, self.num_heads, -1)).unbind(3)  # [B, H, W, h, d]
-        y = self.natten.na2d(q, k, v, kernel_size=self.kernel_size, dilation=self._fit_dilation(qkv))
+        y = self.na2d(q, k, v, kernel_size=self.kernel_size, dilation=self._fit_dilation(qkv))
         return y.flatten(3)
 
     def _attend_in_tiles(self, qkv: Tensor) -> Tensor:
@@ -191,13 +192,13 @@ def _pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     return pair
 
 
-def _import_natten(is_asked_for: bool):
-    """Import natten, which has no kernels for CPUs; None where it is missing and nobody asked for it."""
+def _find_na2d(is_asked_for: bool) -> Callable | None:
+    """Give the attention of natten; None where the package is missing and nobody asked for it."""
     if importlib.util.find_spec('natten') is not None:
         import natten
 
         if hasattr(natten, 'na2d'):
-            return natten
+            return natten.na2d
     if is_asked_for:
         raise BadInputError(
             "backend='natten' needs the package natten, from 0.21 on; pip install vik_mm[natten], or take "
