@@ -13,6 +13,7 @@ from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler
 
 from vik_mm.compat.replacing import fetch_batches_with
+from vik_mm.errors import BadTypeError
 
 from .data_position import Feed, Position
 
@@ -122,10 +123,12 @@ def make_batches_resumable(loader: Mapping[str, Any]) -> Mapping[str, Any]:
         Mapping: The config with the change; the argument itself where nothing needs one.
 
     Raises:
-        TypeError: If it is a loader that is built already.
+        BadTypeError: If it is a loader that is built already.
     """
     if not isinstance(loader, Mapping):
-        raise TypeError(f'train_dataloader={loader!r} must be a config: the batches of a built loader are made already')
+        raise BadTypeError(
+            f'train_dataloader={loader!r} must be a config: the batches of a built loader are made already'
+        )
     options = {key: value for key, value in loader.items() if key != 'drop_last'}
     batches = options.get('batch_sampler')
     if not batches or batches.get('type') not in ('ResumableBatchSampler', ResumableBatchSampler):
