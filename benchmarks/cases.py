@@ -8,7 +8,7 @@ from downstream import whole_step
 from mmpretrain.registry import MODELS
 
 from vik_mm import ViK, ViTKArAt
-from vik_mm.checkpoints.release_keys import to_reference
+from vik_mm.checkpoints.release_keys import to_release
 from vik_mm.layers import RBFKANLayer
 from vik_mm.ops import rbf_kan
 
@@ -139,7 +139,7 @@ def ours(arch, mode, batch, size):
 def release(arch, mode, batch, size):
     def make(device):
         model = ReleasedViK(**ViK.arch_settings[arch], img_size=size)
-        model.load_state_dict(to_reference(classifier(arch, size).state_dict()), strict=True)
+        model.load_state_dict(to_release(classifier(arch, size).state_dict()), strict=True)
         return step_of_model(model.to(device), image(batch, size, device), mode)
 
     return make

@@ -37,7 +37,7 @@ FILES = [
     'CHECKPOINT',
     'IMAGE_OR_FOLDER',
     'work_dirs/vik-s_in1k/epoch_310.pth',  # of the training with that config
-    'released.pth.tar',  # of the reference release
+    'released.pth.tar',  # of the authors' release
     'ours.pth',  # of the line before
 ]
 # Configs that a part of a config is put below, and what the pages tell readers to add in the package's.

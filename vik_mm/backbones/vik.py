@@ -176,7 +176,7 @@ class ViK(OwnExtents, PretrainedBackbone):
         with_cp (bool): Whether to trade time for memory by activation checkpointing of each block.
             Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config of MMEngine, e.g.
-            ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``. None keeps the reference release's start
+            ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``. None keeps the release's start
             values, which the constructor sets. Defaults to None.
         ignore_padding (bool): Whether each image of a batch is computed at its own extent, which is read off the zeros
             that a data preprocessor pads with, instead of together with its padding. The maps of an image then do not

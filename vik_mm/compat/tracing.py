@@ -3,11 +3,12 @@
 import sys
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import AdaptivePadding
 from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor, nn
+
+from vik_mm.ops import average_to_grid
 
 
 def trace_sizes(model: nn.Module) -> None:
@@ -54,21 +55,11 @@ def _join_windows(windows: Tensor, height: int, width: int, side: int) -> Tensor
 
 
 class _AveragePool(nn.Module):
-    """``AdaptiveAvgPool2d`` to ``count`` x ``count`` pixels as two matrix products; ``[B, C, H, W]`` of any size."""
+    """``AdaptiveAvgPool2d`` to ``count`` x ``count`` pixels; ``[B, C, H, W]`` of any size, in a trace too."""
 
     def __init__(self, count: int):
         super().__init__()
         self.count = count
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = self._shares(x.shape[2], x), self._shares(x.shape[3], x)
-        return rows @ x @ columns.T
-
-    def _shares(self, length: int, x: Tensor) -> Tensor:
-        """Weights ``[count, length]``: pixel ``i`` averages from ``floor(i L / n)`` to ``ceil((i + 1) L / n)``."""
-        number = torch.arange(self.count, device=x.device)
-        position = torch.arange(length, device=x.device)
-        start = torch.div(number * length, self.count, rounding_mode='floor')
-        stop = torch.div((number + 1) * length + self.count - 1, self.count, rounding_mode='floor')
-        is_inside = (position >= start[:, None]) & (position < stop[:, None])
-        return (is_inside / is_inside.sum(1, keepdim=True)).to(x.dtype)
+        return average_to_grid(x, (self.count, self.count))

@@ -1,4 +1,4 @@
-# The reference release's schedule: AdamW, 5 epochs of warm-up, cosine to 300 epochs, 10 epochs at the last rate.
+# The schedule of the authors' release: AdamW, 5 epochs of warm-up, cosine to 300 epochs, 10 epochs at the last rate.
 optim_wrapper = dict(
     type='AmpOptimWrapper',  # tools/train.py takes float32 where there is no GPU, and says so
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
