@@ -69,7 +69,7 @@ def assert_equal_ranks(work):
 @pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation'])
 def test_dist_scripts_train_one_model_and_test_it(tmp_path, root, make_config, run_tool, free_port, task):
     config, work = make_config(task, SAVE_RANKS), tmp_path / 'work'
-    env = dict(PORT=free_port, PYTHONPATH=str(root / 'tests/helpers'))
+    env = dict(PORT=free_port, PYTHONPATH=f'{root}/tests/helpers:{root}')
     run_tool('dist_train.sh', config, 2, '--work-dir', work, '--no-validate', env=env)
     assert_equal_ranks(work)
     checkpoint = next(work.glob('[ei]*_*.pth'))
@@ -117,7 +117,7 @@ def test_two_nodes_train_one_model(tmp_path, root, make_config, run_tool, free_p
 
     def node(rank):
         env = dict(NNODES='2', NODE_RANK=str(rank), MASTER_ADDR=address, PORT=free_port, GLOO_SOCKET_IFNAME='cable')
-        env['PYTHONPATH'] = str(root / 'tests/helpers')
+        env['PYTHONPATH'] = f'{root}/tests/helpers:{root}'
         options = ('--work-dir', work, '--no-validate')
         return run_tool('dist_train.sh', config, 1, *options, env=env, prefix=enter[rank])
 
