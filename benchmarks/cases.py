@@ -1,58 +1,18 @@
 """What is measured: comparisons as data. A comparison's contenders run in turn; all ratios are to its first one."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import timm
 import torch
 from baselines import BSplineKANLayer, ExplicitAttention, FastKANLayer, ReleasedViK
+from comparison import Comparison, Step
 from downstream import whole_step
 from mmpretrain.registry import MODELS
 
 from vik_mm import ViK, ViTKArAt
-from vik_mm.checkpoints.release_keys import to_reference
+from vik_mm.checkpoints.release_keys import to_release
 from vik_mm.layers import RBFKANLayer
 from vik_mm.ops import rbf_kan
 
 TRAINING, INFERENCE = 'training', 'inference'  # forward and backward without optimizer step; forward without gradients
-
-
-class Step(NamedTuple):
-    """What a contender does once.
-
-    Attributes:
-        run: Does it; returns the tensors that a caller gets (their bytes are no working memory).
-        answer: Computes what must agree with the first contender's; None where nothing must.
-        module: The model, for parameters and MACs; None where there is none.
-        image: Its input.
-    """
-
-    run: Callable
-    answer: Callable | None
-    module: torch.nn.Module | None
-    image: torch.Tensor
-
-
-class Comparison(NamedTuple):
-    """Contenders measured in turn, the first being the baseline.
-
-    Attributes:
-        name: In tables.
-        contenders: Builders, called with the device; each returns a :class:`Step`.
-        images: Images of a step.
-        rounds: Rounds by default; big cases take fewer.
-        small: Whether ``make bench`` measures it.
-        memory: Whether peak memory is measured, each contender in a process of its own.
-        agree: Contenders that do the same arithmetic; nothing is measured where they differ.
-    """
-
-    name: str
-    contenders: dict[str, Callable]
-    images: int = 0
-    rounds: int = 15
-    small: bool = False
-    memory: bool = True
-    agree: tuple[str, ...] = ()
 
 
 def image(batch, size, device):
@@ -179,7 +139,7 @@ def ours(arch, mode, batch, size):
 def release(arch, mode, batch, size):
     def make(device):
         model = ReleasedViK(**ViK.arch_settings[arch], img_size=size)
-        model.load_state_dict(to_reference(classifier(arch, size).state_dict()), strict=True)
+        model.load_state_dict(to_release(classifier(arch, size).state_dict()), strict=True)
         return step_of_model(model.to(device), image(batch, size, device), mode)
 
     return make

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from comparison import Step
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
@@ -18,8 +19,6 @@ def whole_step(config, mixer, mode, height, width):
     """Make a builder of train step (losses and their gradients) or prediction."""
 
     def make(device):
-        from cases import Step
-
         cfg = Config.fromfile(CONFIGS / config)
         init_default_scope(cfg.default_scope)
         cfg.model.backbone.update(token_mixer=mixer, init_cfg=None)

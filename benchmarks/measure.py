@@ -13,7 +13,7 @@ from pathlib import Path
 
 import timm
 import torch
-from cases import Comparison
+from comparison import Comparison
 from torch.utils.flop_counter import FlopCounterMode
 
 HERE = Path(__file__).parent

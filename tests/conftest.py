@@ -23,6 +23,7 @@ from mmpretrain.registry import MODELS
 
 import vik_mm
 
+pytest.register_assert_rewrite('golden_parts', 'mixer_contract')
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -21,15 +21,16 @@ LAYERS = {
     'ops': {'errors'},
     'layers': {'ops', 'errors'},
     'attention': {'ops', 'layers', 'errors'},
-    'mixers': {'ops', 'layers', 'attention', 'errors'},
-    'backbones': {'ops', 'layers', 'attention', 'mixers', 'errors'},
-    'compat': {'errors'},
+    'mixers': {'ops', 'layers', 'attention', 'errors', 'parts'},
+    'mlps': {'ops', 'layers', 'errors', 'parts'},
+    'backbones': {'ops', 'layers', 'attention', 'mixers', 'mlps', 'errors'},
+    'compat': {'errors', 'ops'},
     'checkpoints': {'compat', 'errors'},
-    'config': {'checkpoints', 'compat', 'errors'},
+    'config': {'checkpoints', 'compat', 'datasets', 'errors'},
     'datasets': {'compat', 'errors'},
     'engine': {'checkpoints', 'compat', 'datasets', 'errors'},
     'deploy': {'backbones', 'compat', 'errors', 'ops', 'version'},
-    'inference': {'backbones', 'checkpoints', 'config', 'deploy', 'errors'},
+    'inference': {'backbones', 'checkpoints', 'config', 'datasets', 'deploy', 'errors'},
     'analysis': {'attention'},
     'visualization': {'analysis'},
 }
@@ -65,6 +66,10 @@ def test_imports_point_one_way(path):
         assert parts[0] not in ('mmdet', 'mmseg')
         if layer in TORCH_ONLY:
             assert parts[0] not in ('mmcv', 'mmengine', 'mmpretrain'), f'{path} imports {name}'
+
+
+def test_no_file_is_longer_than_400_lines():
+    assert not [path for path in PACKAGE.rglob('*.py') if len(path.read_text().splitlines()) > 400]
 
 
 def foreign_names(tree):
@@ -106,6 +111,27 @@ def test_only_compat_changes_other_packages(path):
             f'{path}:{node.lineno}: {ast.unparse(node)}' for node in changes_of_others(ast.parse(path.read_text()))
         ]
         assert not found
+
+
+def test_one_module_locks_files(root):
+    for folder in ('vik_mm', 'vik_mm_cli', 'tools'):
+        for path in (root / folder).rglob('*.py'):
+            assert path.name == 'files.py' or 'fcntl' not in imports_of(path), path
+
+
+def imports_of(path):
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {*names, *(node.module for node in nodes if isinstance(node, ast.ImportFrom))}
+
+
+def test_benchmarks_import_each_other_one_way(root):
+    files = {path.stem: path for path in (root / 'benchmarks').glob('*.py')}
+    needs = {name: imports_of(path) & files.keys() for name, path in files.items()}
+    while ready := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in ready:
+            del needs[name]
+    assert not needs
 
 
 def test_command_lines_need_only_the_standard_library(root):

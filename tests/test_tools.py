@@ -174,18 +174,18 @@ def test_auto_scale_lr_scales_by_the_batch(tmp_path, shapes_config, call_tool):
 
 class TestConverters:
     @pytest.fixture
-    def reference(self, golden, tmp_path):
-        path = tmp_path / 'reference.pth.tar'
+    def released(self, golden, tmp_path):
+        path = tmp_path / 'released.pth.tar'
         wrapped = {f'module.{key}': value for key, value in golden.weights('vik_small').items()}
         torch.save(dict(state_dict=wrapped, epoch=300, arch='vik_small'), path)
         return path
 
-    def test_there_and_back_and_into_the_config(self, root, tmp_path, reference, golden, call_tool):
+    def test_there_and_back_and_into_the_config(self, root, tmp_path, released, golden, call_tool):
         from mmengine.config import Config
         from mmpretrain.registry import MODELS
 
         ours, back = tmp_path / 'ours.pth', tmp_path / 'back.pth'
-        assert 'arch small' in call_tool('model_converters/reference_to_vik_mm.py', reference, ours)[1]
+        assert 'arch small' in call_tool('model_converters/reference_to_vik_mm.py', released, ours)[1]
         model = MODELS.build(Config.fromfile(root / 'configs/vik/vik-s_in1k.py').model)
         model.load_state_dict(torch.load(ours, weights_only=True)['state_dict'], strict=True)
 
@@ -194,14 +194,14 @@ class TestConverters:
         assert got.keys() == expected.keys()
         assert all(torch.equal(got[key], expected[key]) for key in expected)
 
-    def test_unknown_weights_and_the_wrong_arch_are_named_and_nothing_is_written(self, tmp_path, reference, call_tool):
+    def test_unknown_weights_and_the_wrong_arch_are_named_and_nothing_is_written(self, tmp_path, released, call_tool):
         script, out = 'model_converters/reference_to_vik_mm.py', tmp_path / 'out.pth'
-        checkpoint = torch.load(reference, weights_only=True)
+        checkpoint = torch.load(released, weights_only=True)
         checkpoint['state_dict']['module.extra'] = torch.zeros(1)
-        torch.save(checkpoint, reference)
-        code, _ = call_tool(script, reference, out)
+        torch.save(checkpoint, released)
+        code, _ = call_tool(script, released, out)
         assert 'unknown are extra' in code
-        code, _ = call_tool(script, reference, out, '--arch', 'base')
+        code, _ = call_tool(script, released, out, '--arch', 'base')
         assert 'holds arch small' in code
         assert not out.exists()
 

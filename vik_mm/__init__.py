@@ -14,7 +14,7 @@ serve_mmcv_ops()  # before the first import of mmcv.ops, which mmpretrain tries 
 
 from vik_mm.config.swap import swap_backbone  # noqa: E402
 
-from . import datasets, engine, mixers  # noqa: E402, F401  register
+from . import datasets, engine, mixers, mlps  # noqa: E402, F401  register
 from .backbones import ViK, ViTKArAt  # noqa: E402
 from .model_index import register_model_index  # noqa: E402
 from .version import __version__  # noqa: E402

@@ -72,30 +72,34 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
         path.unlink(missing_ok=True)
 
 
-def try_lock(handle: int) -> bool:
-    """Lock an open file for this process and those it hands the file to.
-
-    The lock ends with the last process that has the file open. Where the system or the file system has no locks, nobody
-    is kept out.
+def try_lock(handle: int, is_own: bool = False, is_shared: bool = False) -> bool | None:
+    """Lock an open file.
 
     Args:
-        handle (int): The file's number; it is open for writing.
+        handle (int): The file's number; it is open for writing, or for a shared lock for reading.
+        is_own (bool): Whether the lock is the process's own and ends with it. Otherwise it is also of the processes
+            that get the open file, and ends with the last of them. A file takes only one of these kinds.
+            Defaults to False.
+        is_shared (bool): Whether others may have such a lock too. Defaults to False.
 
     Returns:
-        bool: Whether the file is free; False if another has the lock.
+        bool | None: Whether it is locked; False if another has the lock, None where there are no locks: nobody is kept
+        out.
 
     Raises:
         OSError: If locking fails in another way.
     """
     if fcntl is None:
-        return True
+        return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = fcntl.lockf if is_own else fcntl.flock
+        lock(handle, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _HELD:
             return False
         if error.errno not in _NO_LOCKS:
             raise
+        return None
     return True
 
 

@@ -1,4 +1,4 @@
-# ViK-Small on ImageNet-1K, the reference release's recipe.
+# ViK-Small on ImageNet-1K, the recipe of the authors' release.
 #   tools/dist_train.sh configs/vik/vik-s_in1k.py 8
 # 8 GPUs x 128 images, 310 epochs. The paper reports 76.5 % top-1 (from 4 GPUs x 256); not trained here.
 _base_ = [

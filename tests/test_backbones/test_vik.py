@@ -91,15 +91,16 @@ def test_no_parameter_is_born_in_forward(make_vik):
         assert parameters(model) == before
 
 
-def test_all_parameters_are_in_the_optimizer_and_the_right_ones_decay(root, make_classifier):
+@pytest.mark.parametrize('mlp', ['ConvMLP', 'GRKAN'])
+def test_all_parameters_are_in_the_optimizer_and_the_right_ones_decay(root, make_classifier, mlp):
     cfg = Config.fromfile(root / 'configs/vik/vik-s_in1k.py')
-    model = make_classifier(arch='tiny')
+    model = make_classifier(arch='tiny', mlp=dict(type=mlp))
     wrapper = cfg.optim_wrapper | dict(type='OptimWrapper')
     groups = build_optim_wrapper(model, wrapper).optimizer.param_groups
     decay = {id(p): group['weight_decay'] for group in groups for p in group['params']}
     assert decay.keys() == {id(p) for p in model.parameters()}
     for name, parameter in model.named_parameters():
-        free = parameter.ndim == 1 or name.endswith(('.centers', '.log_widths'))
+        free = parameter.ndim == 1 or name.endswith(('.centers', '.log_widths', '.denominator'))
         assert decay[id(parameter)] == (0 if free else 0.05), name
 
 

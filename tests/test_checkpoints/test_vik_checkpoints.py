@@ -9,7 +9,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from mmpretrain.registry import MODELS
 
 import vik_mm
-from vik_mm.checkpoints.release_keys import describe_reference, from_reference, reference_key, to_reference
+from vik_mm.checkpoints.release_keys import describe_release, from_release, release_key, to_release
 from vik_mm.errors import BadInputError
 
 
@@ -27,7 +27,7 @@ def messages():
 
 def test_logits_stages_and_gradients_are_the_releases(golden, make_classifier):
     model = make_classifier(arch='small').eval()
-    model.load_state_dict(from_reference(golden.weights('vik_small'), model.state_dict()))
+    model.load_state_dict(from_release(golden.weights('vik_small'), model.state_dict()))
     truth = golden.outputs('vik_small_224')
     stages = []
     for stage in model.backbone.stages:
@@ -44,22 +44,22 @@ def test_logits_stages_and_gradients_are_the_releases(golden, make_classifier):
     names = [name for name, _ in model.named_parameters()]
     assert len(names) == sum(key.startswith('grad/') for key in truth)
     for name, parameter in model.named_parameters():
-        norm = truth[f'grad/{reference_key(name)}'][0]
+        norm = truth[f'grad/{release_key(name)}'][0]
         assert parameter.grad.norm().item() == pytest.approx(norm, rel=1e-3), name
 
 
 def test_conversion_there_and_back_changes_nothing(golden, make_classifier):
-    reference = golden.weights('vik_small')
+    release = golden.weights('vik_small')
     model = make_classifier(arch='small')
-    model.load_state_dict(from_reference(reference, model.state_dict()), strict=True)
-    back = to_reference(model.state_dict())
-    assert back.keys() == reference.keys()
-    assert all(torch.equal(back[key], reference[key]) for key in reference)
+    model.load_state_dict(from_release(release, model.state_dict()), strict=True)
+    back = to_release(model.state_dict())
+    assert back.keys() == release.keys()
+    assert all(torch.equal(back[key], release[key]) for key in release)
 
 
 def test_the_macro_design_is_read_off_the_weights(golden):
     expected = vik_mm.ViK.arch_settings['small']
-    assert describe_reference(golden.weights('vik_small')) == expected
+    assert describe_release(golden.weights('vik_small')) == expected
 
 
 def test_conversion_names_missing_unknown_and_misshapen_weights(golden, make_classifier):
@@ -71,7 +71,7 @@ def test_conversion_names_missing_unknown_and_misshapen_weights(golden, make_cla
     with pytest.raises(
         ValueError, match=r'missing are network\.0\.0\.mlp\.fc1\.bias.*unknown are extra\.weight.*\(7,\)'
     ):
-        from_reference(weights, template)
+        from_release(weights, template)
 
 
 def test_conversion_explains_a_file_saved_before_the_first_forward(golden, make_classifier):
@@ -79,14 +79,14 @@ def test_conversion_explains_a_file_saved_before_the_first_forward(golden, make_
     late = ('.dw_h.', '.dw_w.', '.reweight_head.', '.lin1.', '.lin2.')
     weights = {k: v for k, v in golden.weights('vik_small').items() if not any(part in k for part in late)}
     with pytest.raises(ValueError, match='first forward pass'):
-        from_reference(weights, template)
+        from_release(weights, template)
 
 
 def test_conversion_refuses_other_models():
     with pytest.raises(ValueError, match=r'no place for backbone\.layer1\.weight'):
-        to_reference({'backbone.layer1.weight': torch.zeros(1)})
+        to_release({'backbone.layer1.weight': torch.zeros(1)})
     with pytest.raises(ValueError, match='no ViK of the release'):
-        describe_reference({'layer1.weight': torch.zeros(1)})
+        describe_release({'layer1.weight': torch.zeros(1)})
 
 
 LOADERS = {

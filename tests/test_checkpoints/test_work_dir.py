@@ -20,6 +20,7 @@ from vik_mm.checkpoints.work_dir import LOCK, lock_work_dir, newest_checkpoint, 
 from vik_mm.engine.hooks import AtomicCheckpointHook
 from vik_mm.engine.runner import make_work_dir, resolve_resume
 from vik_mm.errors import BadInputError
+from vik_mm_cli import files
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ class TestLock:
         ids=['alive', 'number taken by another', 'gone', 'another machine', 'empty file'],
     )
     def test_without_locks_of_the_file_system_the_file_says_who_has_it(self, tmp_path, monkeypatch, holder, is_held):
-        monkeypatch.setattr(work_dir, 'fcntl', None)
+        monkeypatch.setattr(files, 'fcntl', None)
         monkeypatch.setattr(work_dir, '_SECONDS_TO_PASS', 0)
         if holder:
             holder = dict(host=socket.gethostname(), started=work_dir._started(holder['pid'])) | holder

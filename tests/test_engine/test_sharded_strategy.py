@@ -6,9 +6,15 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmpretrain.registry import MODELS
 from processes import Training
+from torch import nn
 
+from vik_mm.backbones.vik import ViKBlock
 from vik_mm.checkpoints import read_checkpoint
+from vik_mm.engine.runner.sharded_strategy import check_sharding, find_block_classes
+from vik_mm.errors import BadInputError
 
 LINES = """
 custom_imports = dict(imports=['vik_mm', 'faults'], allow_failed_imports=False)
@@ -79,6 +85,35 @@ def test_a_run_stopped_one_way_goes_on_the_other(train, tmp_path, starts_divided
     assert (saved['meta']['epoch'], saved['meta']['iter']) == (1, 3)
     train('stopped', not starts_divided)
     assert_same(tmp_path / 'stopped', tmp_path / 'whole')
+
+
+class HeadBlock(nn.Linear):
+    """Of a name that ends in Block, and of no backbone that says so."""
+
+
+def test_the_backbone_says_what_its_blocks_are(make_vik):
+    model = nn.ModuleDict(dict(backbone=make_vik(), head=HeadBlock(1, 1)))
+    assert find_block_classes(model) == {ViKBlock}
+    swin = MODELS.build(dict(type='SwinKArAt', arch='tiny', img_size=64, attn_cfg=dict(type='Softmax')))
+    assert [kind.__name__ for kind in find_block_classes(swin)] == ['SwinBlock']
+    assert find_block_classes(nn.Sequential(HeadBlock(1, 1))) == set()
+
+
+def test_a_strategy_names_the_blocks_of_other_backbones():
+    model = nn.Sequential(HeadBlock(1, 1))
+    assert find_block_classes(model, [f'{HeadBlock.__module__}.HeadBlock']) == {HeadBlock}
+    with pytest.raises(BadInputError, match=rf'no part of the model is a foo.HeadBlock; did you mean {__name__}.Head'):
+        find_block_classes(model, ['foo.HeadBlock'])
+
+
+class Averaging(EMAHook):
+    """Of a name that does not say what it is."""
+
+
+def test_an_averaging_hook_is_known_by_its_class():
+    cfg = Config(dict(strategy=dict(type='ShardedStrategy'), custom_hooks=[dict(type=Averaging)]))
+    with pytest.raises(BadInputError, match='EMAHook copies the model'):
+        check_sharding(cfg)
 
 
 def test_averaged_weights_of_a_divided_model_are_refused(call_tool, make_config, tmp_path):

@@ -8,7 +8,7 @@ from vik_mm.mixers import MultiPatchRBFKAN, Pooling, TokenMixer, build_token_mix
 from vik_mm.mixers.multipatch_rbfkan import resample_global_maps
 from vik_mm.ops import merge_patches, split_patches
 
-REFERENCE_NAMES = {
+RELEASE_NAMES = {
     'rbf_kan.centers': 'patch_mixer.rbf_linear.mu',
     'rbf_kan.log_widths': 'patch_mixer.rbf_linear.log_sigma',
     'rbf_kan.weight': 'patch_mixer.rbf_linear.spline_weight',
@@ -32,8 +32,8 @@ def test_mixer_gives_the_release_values(golden, backend):
     mixer = MultiPatchRBFKAN(8, (28, 28), backend=backend)
     weights = golden.weights('mixer_c8_28')
     own = mixer.state_dict()
-    assert set(own) == set(REFERENCE_NAMES)
-    mixer.load_state_dict({key: weights[REFERENCE_NAMES[key]].view_as(own[key]) for key in own})
+    assert set(own) == set(RELEASE_NAMES)
+    mixer.load_state_dict({key: weights[RELEASE_NAMES[key]].view_as(own[key]) for key in own})
     data = golden.outputs('mixer_c8_28')
     difference = mixer(torch.from_numpy(data['x'])) - torch.from_numpy(data['y'])
     assert difference.abs().max() <= 2e-5

@@ -31,7 +31,6 @@ OPERATORS = {
     'rbf_kan': (rbf_kan, ROWS),
     'patch_rbf_kan': (patch_rbf_kan, PATCHES),
     'fourier_kan': (fourier_kan, SCORES),
-    'fourier_kan-silu': (fourier_kan, [*SCORES, torch.randn(2, 6, 3), 'silu']),
     'plus_conv2d': (plus_conv2d, MAPS),
 }
 

@@ -71,10 +71,10 @@ def rbf(chip: Chip, dtype: torch.dtype, side: int, size: int = 56, features: int
     )
 
 
-def fourier(chip: Chip, dtype: torch.dtype, tokens: int, waves: int = 3, base: int = 0) -> dict[str, Launch]:
+def fourier(chip: Chip, dtype: torch.dtype, tokens: int, waves: int = 3) -> dict[str, Launch]:
     """KArAt's operator for a number of tokens."""
     x, out = empty(32, 3, tokens, tokens, dtype=dtype), empty(32, 3, tokens, 12, dtype=dtype)
-    problem = fourier_kan._Problem(chip, x, empty(3, 2 * waves + bool(base), tokens, 12), base)
+    problem = fourier_kan._Problem(chip, x, empty(3, 2 * waves, tokens, 12))
     return dict(
         forward=problem.forward(out),
         backward_input=problem.backward_input(out, x),
@@ -97,7 +97,7 @@ CASES = {
     'rbf_kan patches 7x7, cut': (rbf, dict(side=7, size=50)),
     'rbf_kan patches 4x4': (rbf, dict(side=4, size=8)),
     'rbf_kan rows of 49': (rbf, dict(side=0)),
-    'fourier_kan 64 tokens, silu': (fourier, dict(tokens=64, waves=1, base=1)),
+    'fourier_kan 64 tokens, one wave': (fourier, dict(tokens=64, waves=1)),
     'fourier_kan 197 tokens': (fourier, dict(tokens=197)),
     'fourier_kan 577 tokens': (fourier, dict(tokens=577)),
     'plus_conv2d 56x56': (plus, dict(size=56)),
@@ -163,7 +163,7 @@ def instructions_per_row(assembly: str, launch: Launch) -> dict:
         if end - start > 8:  # the shortest are the trap behind the end
             loops.add((start, end))
     # The backward kernels have a loop over tiles outside of all others; what lies outside of it hardly counts.
-    tiles = 0 if launch.kernel is rbf_kan._forward_kernel else 1
+    tiles = 0 if launch.kernel is rbf_kan.forward_kernel else 1
     times = {tiles: 1, tiles + 1: launch.constants['G']}
     counts = [times.get(sum(start <= i <= end for start, end in loops), 0) for i in range(len(instructions))]
     passes = launch.grid[1] if len(launch.grid) > 1 else 1  # over the input
@@ -181,7 +181,7 @@ def nvidia_resources(launch: Launch, chip: int) -> dict:
         file.write(compiled.asm['cubin'])
         file.flush()
         usage = re.search(r'REG:(\d+) STACK:(\d+)', run('cuobjdump', '-res-usage', file.name))
-        is_rbf = launch.kernel.__module__ == rbf_kan.__name__
+        is_rbf = launch.kernel.__module__.startswith(rbf_kan.__package__)
         counts = instructions_per_row(run('nvdisasm', '-c', file.name), launch) if is_rbf else {}
     registers, stack, shared = int(usage[1]), int(usage[2]), compiled.metadata.shared
     share = occupancy(chip, registers, shared, launch.num_warps)

@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the reference ViK release to a classifier of vik_mm."""
+"""Convert a checkpoint of the authors' ViK release to a classifier of vik_mm."""
 
 import argparse
 import math
@@ -30,9 +30,9 @@ def make_classifier(arch: str, num_classes: int, img_size):
 def find_arch(weights) -> str:
     """Find the arch that has the weights' macro design."""
     from vik_mm import ViK
-    from vik_mm.checkpoints.release_keys import describe_reference
+    from vik_mm.checkpoints.release_keys import describe_release
 
-    design = describe_reference(weights)
+    design = describe_release(weights)
     for name, setting in ViK.arch_settings.items():
         if setting == design:
             return name
@@ -54,16 +54,16 @@ def find_img_size(weights):
 def convert(checkpoint, arch=None, img_size=None, prefer_ema=True):
     """Convert what was read from a file; return what to write and the key that the weights were under."""
     from vik_mm.checkpoints import unwrap_state_dict
-    from vik_mm.checkpoints.release_keys import describe_reference, from_reference
+    from vik_mm.checkpoints.release_keys import describe_release, from_release
 
     weights, key = unwrap_state_dict(checkpoint, prefer_ema)
     found = find_arch(weights)
     if arch is not None and arch != found:
-        raise BadInputError(f'--arch {arch}, but the checkpoint holds arch {found}: {describe_reference(weights)}')
+        raise BadInputError(f'--arch {arch}, but the checkpoint holds arch {found}: {describe_release(weights)}')
     num_classes = weights['head.weight'].shape[0] if 'head.weight' in weights else 1000
     template = make_classifier(found, num_classes, img_size or find_img_size(weights)).state_dict()
     meta = dict(arch=found, converted_from='SeriYann/ViK')
-    return dict(state_dict=from_reference(weights, template), meta=meta), key
+    return dict(state_dict=from_release(weights, template), meta=meta), key
 
 
 def parse_args(argv=None):

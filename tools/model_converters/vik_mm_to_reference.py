@@ -1,4 +1,4 @@
-"""Convert a ViK classifier of vik_mm to a checkpoint of the reference release."""
+"""Convert a ViK classifier of vik_mm to a checkpoint of the authors' release."""
 
 import argparse
 
@@ -18,10 +18,10 @@ def run(args):
     import torch
 
     from vik_mm.checkpoints import read_checkpoint, unwrap_state_dict
-    from vik_mm.checkpoints.release_keys import to_reference
+    from vik_mm.checkpoints.release_keys import to_release
 
     weights, _ = unwrap_state_dict(read_checkpoint(args.src))
-    converted = to_reference(weights)
+    converted = to_release(weights)
     torch.save(dict(state_dict=converted), args.dst)
     print(f'{len(converted)} weights: {args.dst}')
 

@@ -369,7 +369,7 @@ def lock(path: Path) -> int | None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    if try_lock(handle):
+    if try_lock(handle) is not False:
         return handle
     os.close(handle)
     return None

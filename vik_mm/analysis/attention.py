@@ -34,7 +34,7 @@ def attention_maps(backbone: nn.Module, images: Tensor, block: int = -1) -> Atte
     Args:
         backbone (ViTKArAt): The transformer, with softmax attention or KArAt.
         images (Tensor): ``[B, 3, H, W]``, normalised as for training.
-        block (int): Number of the block, negative from the end. Defaults to -1.
+        block (int): Number of the block, negative from the end; of the layer, where blocks are shared. Defaults to -1.
 
     Returns:
         AttentionMaps: Scores and weights.
@@ -42,10 +42,12 @@ def attention_maps(backbone: nn.Module, images: Tensor, block: int = -1) -> Atte
     Raises:
         ValueError: If there is no such block, or it has a token mixer or windows instead of attention over the grid.
     """
+    block_of_layer = backbone.block_of_layer
+    if not -len(block_of_layer) <= block < len(block_of_layer):
+        raise ValueError(f'block={block} must be from {-len(block_of_layer)} to {len(block_of_layer) - 1}')
+    layer, owner = block % len(block_of_layer), block_of_layer[block]
     layers: Any = backbone.layers
-    if not -len(layers) <= block < len(layers):
-        raise ValueError(f'block={block} must be from {-len(layers)} to {len(layers) - 1}')
-    attention = layers[block].attn
+    attention = layers[owner].attn
     if not isinstance(attention, TokenAttention) or attention.window_size:
         raise ValueError(f'block {block} is no attention over the whole grid')
     seen = []
@@ -54,7 +56,7 @@ def attention_maps(backbone: nn.Module, images: Tensor, block: int = -1) -> Atte
     try:
         with torch.no_grad():
             backbone.eval()(images)
-            ((x, token_grid, operator),) = seen
+            x, token_grid, operator = seen[layer - block_of_layer.index(owner)]
             q, k, _ = attention.project(x)
             scores = attention.scores(q, k)
             operator = attention.operator or operator

@@ -159,7 +159,8 @@ class KArAt(nn.Module):
         """Resample ``[..., N, R]`` along the tokens; ``sums`` keeps the sum over the grid instead of the values."""
         if token_grid is None or tuple(token_grid) == self.token_grid:
             return parameter
-        return resample_tokens(parameter, self.num_prefix_tokens, self.token_grid, token_grid, sums)
+        height, width = self.token_grid
+        return resample_tokens(parameter, self.num_prefix_tokens, (height, width), token_grid, sums)
 
     def _resample_state_dict(self, state_dict, prefix, *_):
         """Resample the operator of a checkpoint made for another square grid."""

@@ -55,7 +55,7 @@ def check_one_for_each_stage(name: str, value: dict | Sequence[dict], num_stages
     Raises:
         ValueError: If there are more or fewer than stages.
     """
-    if not isinstance(value, (list, tuple)):
+    if isinstance(value, dict) or not isinstance(value, Sequence):
         return [value] * num_stages
     if len(value) != num_stages:
         raise BadInputError(

@@ -122,6 +122,7 @@ class ConViTKArAt(BaseBackbone):
             operator = build_operator(attn_cfg, block.attn.num_heads, grid, 0 if is_gated else 1)
             if operator is not None:
                 block.attn = (GatedAttention if is_gated else PlainAttention)(block.attn, operator)
+        self.block_classes = {type(block) for block in model.blocks}
         self.model: Any = model
 
     def forward(self, x: Tensor) -> tuple[Tensor]:

@@ -1,6 +1,7 @@
 """Swin transformer with Kolmogorov-Arnold attention in its windows, or a token mixer of ViK in their place."""
 
 from mmpretrain.models.backbones import SwinTransformer
+from mmpretrain.models.backbones.swin_transformer import SwinBlock
 from mmpretrain.models.utils import WindowMSA
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class KArAtWindowMSA(nn.Module):
     Shape:
         - Input and output: ``[windows, N, C]``.
     """
+
+    relative_position_index: Tensor
 
     def __init__(self, attention: WindowMSA, operator: KArAt):
         super().__init__()
@@ -77,6 +80,8 @@ class SwinKArAt(SwinTransformer):
     Source:
         arXiv 2503.10632.
     """
+
+    block_classes = (SwinBlock,)  # what is gathered at a time where the model is divided among processes
 
     def __init__(self, attn_cfg: dict = dict(type='KArAt'), **kwargs):
         mixes_maps = is_mixer(attn_cfg)

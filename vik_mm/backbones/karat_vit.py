@@ -4,6 +4,7 @@ Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the im
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmpretrain.models.backbones import VisionTransformer
@@ -12,12 +13,13 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vik_mm.attention import TokenAttention, build_operator
+from vik_mm.attention import KArAt, TokenAttention, build_operator
 from vik_mm.errors import BadInputError
 from vik_mm.mixers import log_resampled_mixers
 
 from .arguments import check_arch, check_frozen_stages, check_out_indices
 from .mixer_as_attention import MapMixer, is_mixer
+from .shared_blocks import LayerParts, assign_blocks, refuse_batch_norm
 
 ARCHS = {
     name: dict(embed_dims=64 * heads, num_layers=12, num_heads=heads, feedforward_channels=256 * heads)
@@ -64,17 +66,24 @@ class ViTKArAt(VisionTransformer):
         frozen_stages (int): ``k > 0`` freezes the embeddings and the first ``k`` blocks. Defaults to -1.
         with_cp (bool): Whether to trade time for memory by activation checkpointing of each block. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config of MMEngine. Defaults to None.
+        share_blocks (int, optional): Number of blocks; each serves several of the ``num_layers`` layers in a row. Where
+            the number does not divide the layers, the first blocks serve one layer more. Layer scales and stochastic
+            depth stay each layer's own. ``out_indices`` and ``global_indices`` then count layers, ``frozen_stages``
+            counts blocks. None gives each layer its own block. Defaults to None.
+        phases (Sequence[int], optional): How many layers each block serves, in the place of ``share_blocks``, such as
+            ``(7, 5)``. Defaults to None.
 
     Shape:
         - Input: ``[B, in_channels, H, W]``, sides at least ``patch_size``; what the patches leave over is padded.
         - Output: a tuple for ``out_indices``, shaped as ``out_type`` says.
 
     Raises:
-        TypeError: If ``attn_cfg`` has an option that its type does not know.
-        ValueError: If an argument has a value that makes no sense; the message names those that do.
+        BadTypeError: If ``attn_cfg`` has an option that its type does not know.
+        BadInputError: If an argument has a value that makes no sense; the message names those that do.
 
     Source:
-        arXiv 2503.10632; arXiv 2203.16527 (ViTDet) for windows and the pyramid.
+        arXiv 2503.10632; arXiv 2203.16527 (ViTDet) for windows and the pyramid; arXiv 2512.19941 (Raptor) for shared
+        blocks, where layer scales are in the place of its factors of depth.
     """
 
     arch_settings = ARCHS
@@ -102,8 +111,11 @@ class ViTKArAt(VisionTransformer):
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg=None,
+        share_blocks: int | None = None,
+        phases: Sequence[int] | None = None,
     ):
         arch = _check_arch(arch)
+        block_of_layer = assign_blocks(arch['num_layers'], share_blocks, phases)
         is_pyramid = out_type == 'pyramid'
         if is_pyramid and out_indices == -1:
             out_indices = range(4)
@@ -112,7 +124,7 @@ class ViTKArAt(VisionTransformer):
             raise BadInputError(f'out_type={out_type!r} is unknown; choose one of {sorted(self.OUT_TYPES)}')
         if out_type == 'cls_token' and not with_cls_token:
             raise BadInputError("out_type='cls_token' needs with_cls_token=True")
-        check_frozen_stages(frozen_stages, arch['num_layers'])
+        check_frozen_stages(frozen_stages, block_of_layer[-1] + 1)
         if window_size < 0 or (window_size and with_cls_token):
             raise BadInputError(f'window_size={window_size} must be 0, or positive together with with_cls_token=False')
         if any(not 0 <= i < arch['num_layers'] for i in global_indices):
@@ -141,17 +153,44 @@ class ViTKArAt(VisionTransformer):
         )
         self.with_cp, self.frozen_stages = with_cp, frozen_stages
         self.pyramid = _Pyramid(self.embed_dims, patch_size, out_indices) if is_pyramid else None
-        self.operator = None
+        self.operator: KArAt | None = None
+        self.block_of_layer = block_of_layer
+        self.layer_parts = self._share_blocks() if share_blocks is not None or phases is not None else None
         self._build_attention(attn_cfg, window_size, set(global_indices), attn_drop_rate)
+        if self.layer_parts is not None:
+            refuse_batch_norm(self.layers)
         if frozen_stages > 0:
             self._freeze_stages()
         self.register_load_state_dict_post_hook(log_resampled_mixers)
 
+    def _share_blocks(self) -> nn.ModuleList:
+        """Keep the first block of each phase, and give each layer's own parts."""
+        parts = [
+            LayerParts(layer.attn.gamma1, layer.attn.out_drop, layer.ffn.gamma2, layer.ffn.dropout_layer)
+            for layer in self.layers
+        ]
+        self.layers = nn.ModuleList(self.layers[first] for first in self._first_layers())
+        for layer in self.layers:
+            layer.attn.gamma1, layer.attn.out_drop = nn.Identity(), nn.Identity()
+            layer.ffn.gamma2, layer.ffn.dropout_layer, layer.ffn.add_identity = nn.Identity(), nn.Identity(), False
+        return nn.ModuleList(parts)
+
+    def _first_layers(self) -> list[int]:
+        return [self.block_of_layer.index(block) for block in range(self.block_of_layer[-1] + 1)]
+
     def _build_attention(self, attn_cfg: dict, window_size: int, global_indices: set[int], attn_drop_rate: float):
-        heads, grid, prefix = self.arch_settings['num_heads'], self.patch_resolution, self.num_extra_tokens
+        settings: Any = self.arch_settings  # of this arch, which MMPretrain's transformer has looked up
+        heads, grid, prefix = settings['num_heads'], self.patch_resolution, self.num_extra_tokens
         mixes_maps = is_mixer(attn_cfg)
         universal = attn_cfg.get('universal', False) and not mixes_maps
         windowed = [window_size > 0 and i not in global_indices for i in range(self.num_layers)]
+        first_layers = self._first_layers()
+        if any(windowed[i] != windowed[first_layers[block]] for i, block in enumerate(self.block_of_layer)):
+            raise BadInputError(
+                f'global_indices={tuple(sorted(global_indices))} must hold all layers of a shared block or none; the '
+                f'blocks of the layers are {self.block_of_layer}'
+            )
+        windowed = [windowed[first] for first in first_layers]
         grids = [(window_size, window_size) if inside else tuple(grid) for inside in windowed]
         if universal:
             if len(set(grids)) > 1:
@@ -195,20 +234,50 @@ class ViTKArAt(VisionTransformer):
         )
         x = self.pre_norm(self.drop_after_pos(x))
         outs = []
-        for i, layer in enumerate(self.layers):
+        for i in range(self.num_layers):
             if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(self._block, layer, x, grid, use_reentrant=False)
+                x = checkpoint(self._layer, i, x, grid, use_reentrant=False)
             else:
-                x = self._block(layer, x, grid)
+                x = self._layer(i, x, grid)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
                 outs.append(self._format_output(x, grid))
         return self.pyramid(outs[-1]) if self.pyramid is not None else tuple(outs)
 
-    def _block(self, layer: nn.Module, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        x = x + layer.attn(layer.ln1(x), grid, self.operator)
-        return layer.ffn(layer.ln2(x), identity=x)
+    def _layer(self, i: int, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        block = self.layers[self.block_of_layer[i]]
+        if self.layer_parts is None:
+            x = x + block.attn(block.ln1(x), grid, self.operator)
+            return block.ffn(block.ln2(x), identity=x)
+        own = self.layer_parts[i]
+        x = x + own.attn(block.attn(block.ln1(x), grid, self.operator))
+        return x + own.ffn(block.ffn(block.ln2(x)))
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Give a parameter's depth, for layer-wise learning-rate decay.
+
+        Args:
+            param_name (str): Name of the parameter in the whole model.
+            prefix (str): What precedes the backbone's own names, e.g. ``'backbone.'``. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The parameter's depth and the number of depths, as MMPretrain's transformer gives them. A
+            shared block has the depth of its first layer.
+        """
+        name = param_name.removeprefix(prefix)
+        if param_name.startswith(prefix) and name.startswith(('layers.', 'layer_parts.')):
+            kind, number = name.split('.')[:2]
+            layer = self.block_of_layer.index(int(number)) if kind == 'layers' else int(number)
+            return layer + 1, self.num_layers + 2
+        return super().get_layer_depth(param_name, prefix)
+
+    def _freeze_stages(self):
+        super()._freeze_stages()
+        for block, parts in zip(self.block_of_layer, self.layer_parts or ()):
+            if block < self.frozen_stages:
+                parts.eval()
+                parts.requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'ViTKArAt':
         """Set training mode; frozen parts stay in evaluation mode."""

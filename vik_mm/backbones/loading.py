@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import update_init_info
@@ -19,13 +20,15 @@ class PretrainedBackbone(BaseBackbone):
     MMEngine would pass over such a file and train from scratch.
     """
 
+    init_cfg: Any
+
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``, where it has one.
 
         Raises:
             BadInputError: If the checkpoint is not there, or holds nothing of this backbone.
         """
-        init_cfg = self.init_cfg
+        init_cfg: Any = self.init_cfg
         if self.is_init or not isinstance(init_cfg, dict) or init_cfg.get('type') != 'Pretrained':
             super().init_weights()
             return
@@ -70,7 +73,7 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
         update_init_info(backbone, init_info=f'Pretrained: load from {checkpoint}')
 
 
-def refuse_other_arch(vik: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_) -> None:
+def refuse_other_arch(vik: Any, state_dict: Mapping[str, Tensor], prefix: str, *_) -> None:
     """Refuse weights of a ViK of another arch, before any is loaded.
 
     ViK registers it as a hook that runs before a state dict is loaded.
@@ -97,7 +100,7 @@ def refuse_other_arch(vik: nn.Module, state_dict: Mapping[str, Tensor], prefix: 
 
 def _describe_stages(state_dict: Mapping[str, Tensor]) -> dict[int, tuple[int, int]]:
     """Read (blocks, channels) of each stage off the keys and shapes of a ViK state dict."""
-    stages = {}
+    stages: dict[int, tuple[int, int]] = {}
     for key, value in state_dict.items():
         if match := re.match(r'stages\.(\d+)\.blocks\.(\d+)\.mlp\.fc2\.weight$', key):
             stage, block = int(match[1]), int(match[2])

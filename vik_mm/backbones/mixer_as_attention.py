@@ -62,7 +62,8 @@ class MapMixer(nn.Module):
         out_drop: nn.Module | None = None,
     ):
         super().__init__()
-        self.token_grid, self.num_prefix_tokens = tuple(token_grid), num_prefix_tokens
+        height, width = token_grid
+        self.token_grid, self.num_prefix_tokens = (height, width), num_prefix_tokens
         self.mixer = build_token_mixer(cfg, embed_dims, self.token_grid)
         self.out_drop = out_drop or nn.Identity()
 

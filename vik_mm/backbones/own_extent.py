@@ -84,6 +84,7 @@ class OwnExtents(nn.Module):
 
     ignore_padding: bool
     out_strides: Sequence[int]
+    _compute_maps: Callable[[Tensor], tuple[Tensor, ...]]
 
     def compute_each_image(self, x: Tensor, at_least: int) -> tuple[Tensor, ...]:
         """Compute the maps of each image as if the batch had no other; a traced model takes the whole batch as it is.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 import torch
-from mmcv.cnn.bricks import DropPath, build_activation_layer
+from mmcv.cnn.bricks import DropPath
 from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from vik_mm.errors import BadInputError
-from vik_mm.layers import ConvMLP, LayerScale, add_residual
+from vik_mm.layers import LayerScale, add_residual
 from vik_mm.mixers import build_token_mixer, log_resampled_mixers
+from vik_mm.mlps import build_mlp
 from vik_mm.ops import pad_to_multiple
 
 from . import arguments
@@ -75,6 +76,7 @@ class ViKBlock(nn.Module):
         drop_path_rate (float): Probability that a sample skips a branch in training.
         layer_scale_init_value (float): Start value of layer scale; 0 leaves layer scale out.
         with_cp (bool): Whether to store the input alone and compute the block again in the backward pass.
+        mlp (dict): Config of the MLP.
 
     Shape:
         - Input and output: ``[B, C, H, W]``.
@@ -92,6 +94,7 @@ class ViKBlock(nn.Module):
         drop_path_rate: float,
         layer_scale_init_value: float,
         with_cp: bool,
+        mlp: dict,
     ):
         super().__init__()
 
@@ -103,7 +106,7 @@ class ViKBlock(nn.Module):
         self.token_mixer = build_token_mixer(token_mixer, embed_dims, grid_size)
         self.layer_scale1 = layer_scale()
         self.norm2 = build_norm_layer(norm_cfg, embed_dims)
-        self.mlp = ConvMLP(embed_dims, int(embed_dims * mlp_ratio), build_activation_layer(act_cfg), drop_rate)
+        self.mlp = build_mlp(mlp, embed_dims, int(embed_dims * mlp_ratio), act_cfg, drop_rate)
         self.layer_scale2 = layer_scale()
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
 
@@ -173,13 +176,15 @@ class ViK(OwnExtents, PretrainedBackbone):
         with_cp (bool): Whether to trade time for memory by activation checkpointing of each block.
             Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config of MMEngine, e.g.
-            ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``. None keeps the reference release's start
+            ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``. None keeps the release's start
             values, which the constructor sets. Defaults to None.
         ignore_padding (bool): Whether each image of a batch is computed at its own extent, which is read off the zeros
             that a data preprocessor pads with, instead of together with its padding. The maps of an image then do not
             depend on the other images of the batch; they are zero outside of its extent. Batches of images of one
             size are computed as without. An exported or traced model takes the whole input for content.
             Defaults to False, as in the release.
+        mlp (dict): Config of the channel MLP, a type of :mod:`vik_mm.mlps` registered in MMPretrain.
+            Defaults to ``dict(type='ConvMLP')``, as in the release.
 
     Shape:
         - Input: ``[B, in_channels, H, W]``, ``H`` and ``W`` at least 32.
@@ -195,6 +200,7 @@ class ViK(OwnExtents, PretrainedBackbone):
         'medium' and 'large' are this project's, the last two after PoolFormer-S36 and -M36.
     """
 
+    block_classes = (ViKBlock,)  # what is gathered at a time where the model is divided among processes
     arch_settings = {
         'tiny': dict(depths=(2, 2, 4, 2), embed_dims=(32, 64, 160, 256)),
         'small': dict(depths=(2, 2, 6, 2), embed_dims=(64, 128, 320, 512)),
@@ -222,6 +228,7 @@ class ViK(OwnExtents, PretrainedBackbone):
         with_cp: bool = False,
         init_cfg=None,
         ignore_padding: bool = False,
+        mlp: dict = dict(type='ConvMLP'),
     ):
         super().__init__(init_cfg=init_cfg)
         self.arch = arch
@@ -258,6 +265,7 @@ class ViK(OwnExtents, PretrainedBackbone):
                     drop_path_rate=rate,
                     layer_scale_init_value=layer_scale_init_value,
                     with_cp=with_cp,
+                    mlp=mlp,
                 )
                 for rate in drop_path_rates[first : first + self.depths[i]]
             ]

@@ -62,7 +62,7 @@ def sign_safetensors(metadata: dict[str, str], serialize) -> bytes:
     content = serialize({**metadata, 'sha256': _EMPTY})
     found = _FIELD.search(content, 8, 8 + _header_size(content[:8]))
     if found is None:
-        raise ValueError('the serializer has dropped the field of the digest')
+        raise RuntimeError('the serializer has dropped the field of the digest')
     start = found.start(1)
     digest = hashlib.sha256(content).hexdigest().encode()
     return content[:start] + digest + content[start + 64 :]

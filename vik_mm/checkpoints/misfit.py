@@ -3,6 +3,7 @@
 import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -75,7 +76,7 @@ def fitting_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[
         # Other shapes are a RuntimeError, and have been described; what the backbone itself says passes.
         with contextlib.suppress(RuntimeError):
             own_backbone.load_state_dict(backbone, strict=False)
-    chosen = OrderedDict({**own, **{name: given[name] for name in names}})
+    chosen: Any = OrderedDict({**own, **{name: given[name] for name in names}})
     chosen._metadata = getattr(weights, '_metadata', OrderedDict())
     return chosen
 

@@ -35,7 +35,7 @@ _RENAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 _MADE_LATE = ('.dw_h.', '.dw_w.', '.reweight_head.', '.lin1.', '.lin2.')
 
 
-def reference_key(key: str) -> str:
+def release_key(key: str) -> str:
     """Give the release's name of a weight of the classifier here.
 
     Args:
@@ -49,7 +49,7 @@ def reference_key(key: str) -> str:
     return key
 
 
-def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_release(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Convert a classifier's weights to the release's names and shapes.
 
     Args:
@@ -61,13 +61,13 @@ def to_reference(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         BadInputError: If there are weights that the release has no place for; the message names them.
     """
-    foreign = sorted(k for k in state_dict if not k.startswith(('backbone.', 'head.fc.')) or reference_key(k) == k)
+    foreign = sorted(k for k in state_dict if not k.startswith(('backbone.', 'head.fc.')) or release_key(k) == k)
     if foreign:
         raise BadInputError(f'the release has no place for {_few(foreign)}; only ViK classifiers can be converted')
-    return {reference_key(key): _flatten(key, value) for key, value in state_dict.items()}
+    return {release_key(key): _flatten(key, value) for key, value in state_dict.items()}
 
 
-def from_reference(state_dict: dict[str, Tensor], template: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_release(state_dict: dict[str, Tensor], template: dict[str, Tensor]) -> dict[str, Tensor]:
     """Convert the release's weights to those of a classifier here.
 
     Args:
@@ -80,7 +80,7 @@ def from_reference(state_dict: dict[str, Tensor], template: dict[str, Tensor]) -
     Raises:
         BadInputError: If weights are missing or unknown, or have another shape; the message names them.
     """
-    expected = {reference_key(key): key for key in template}
+    expected = {release_key(key): key for key in template}
     missing = sorted(expected.keys() - state_dict.keys())
     unknown = sorted(state_dict.keys() - expected.keys())
     misshapen = sorted(
@@ -106,7 +106,7 @@ def from_reference(state_dict: dict[str, Tensor], template: dict[str, Tensor]) -
     return {own: state_dict[key].reshape(template[own].shape) for key, own in expected.items()}
 
 
-def describe_reference(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def describe_release(state_dict: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Read the macro design off the release's weights.
 
     Args:

@@ -1,7 +1,6 @@
 """The folder of a training: one training at a time writes into it, and the newest of its checkpoints is found."""
 
 import contextlib
-import errno
 import json
 import os
 import socket
@@ -16,15 +15,10 @@ from mmengine.logging import print_log
 
 from vik_mm.checkpoints.reading import check_digest, read_meta
 from vik_mm.errors import BadInputError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from vik_mm_cli.files import try_lock
 
 LOCK = 'training.lock'
 RECORD = 'last_checkpoint'
-_HELD = (errno.EACCES, errno.EAGAIN)
 _SECONDS_TO_PASS = 2  # in which another may look whether the folder is locked
 _held: dict[str, int] = {}  # locks of this process: the system counts them by process
 
@@ -130,15 +124,11 @@ def _acquire(path: Path) -> int:
 def _try_lock(handle: int, path: Path, is_shared: bool = False) -> dict[str, Any] | None:
     """Lock an open file; returns who has it where that cannot be done."""
     content = _read_holder(handle)
-    if fcntl is not None:
-        try:
-            # These locks are the process's own: its children, who may live a little longer, do not have them.
-            fcntl.lockf(handle, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            return None
-        except OSError as error:
-            if error.errno in _HELD:
-                return content
-            print_log(f'the file system of {path.parent} has no locks ({error.strerror})', logger='current')
+    # The process's own: its children, who may live a little longer, do not have it.
+    is_locked = try_lock(handle, is_own=True, is_shared=is_shared)
+    if is_locked is not None:
+        return None if is_locked else content
+    print_log(f'the file system of {path.parent} has no locks', logger='current')
     return content if content and not _is_gone(content) else None
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from mmengine.fileio import BaseStorageBackend, register_backend
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx.experimental import _config as symbolic_shapes
-from torch.utils.data import Dataset
 
 
 def keep_equal_sizes_apart() -> None:
@@ -44,7 +43,7 @@ def read_checkpoints_with(read: Callable[..., dict[str, Any]], classes: Iterable
     CheckpointLoader.register_scheme(prefixes='', loader=read, force=True)
 
 
-def fetch_batches_with(dataset: Dataset, fetch: Callable[[Sequence[int]], list[Any]]) -> None:
+def fetch_batches_with(dataset: Any, fetch: Callable[..., list[Any]]) -> None:
     """Have PyTorch's data loaders take the samples of a batch from a function.
 
     Args:
@@ -54,7 +53,7 @@ def fetch_batches_with(dataset: Dataset, fetch: Callable[[Sequence[int]], list[A
     dataset.__getitems__ = fetch
 
 
-def answer_with(model: nn.Module, task: str, run: Callable[[Tensor], list[Tensor]], lengths: Sequence[int]) -> None:
+def answer_with(model: Any, task: str, run: Callable[[Tensor], list[Tensor]], lengths: Sequence[int]) -> None:
     """Have a model's network be a function; boxes, classes and label maps are made of its outputs as ever.
 
     Args:

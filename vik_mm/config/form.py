@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from vik_mm.datasets.nesting import nested_configs
 from vik_mm.errors import BadInputError
 
 from .known_keys import DEFAULT_HOOKS, READ_AT_TOP, known_keys, value_at
@@ -62,18 +63,9 @@ def check_form(cfg: Config) -> None:
         for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
             _check_dict(f'{split}_evaluator', evaluator, is_needed=True)
         if cfg.get(f'{split}_dataloader'):
-            _check_dataset(f'{split}_dataloader.dataset', cfg[f'{split}_dataloader'].get('dataset'))
+            for place, dataset in nested_configs(cfg[f'{split}_dataloader'].get('dataset')):
+                _check_dict(f'{split}_dataloader.{place}', dataset)
             _check_dict(f'{split}_dataloader.batch_sampler', cfg[f'{split}_dataloader'].get('batch_sampler'))
-
-
-def _check_dataset(place: str, dataset: Any) -> None:
-    _check_dict(place, dataset)
-    # What wraps others, as RepeatDataset and ConcatDataset, has them under these keys.
-    for key in ('dataset', 'datasets'):
-        inner = (dataset or {}).get(key)
-        for each in inner if isinstance(inner, (list, tuple)) else [inner]:
-            if each is not None:
-                _check_dataset(f'{place}.{key}', each)
 
 
 def _check_dict(place: str, value: Any, is_needed: bool = False) -> None:

@@ -166,7 +166,7 @@ class _Check:
         self.errors.append(self._no_such(parent, key, path, keys))
         return False
 
-    def _unread(self, key: str, path: Path) -> bool:
+    def _unread(self, key: str | int, path: Path) -> bool:
         """Say what to set in the place of a name at the top that no part of the run reads."""
         if key in _ELSEWHERE:
             self.errors.append(f'{_join(path)} would change nothing: {_ELSEWHERE[key]}')
@@ -184,7 +184,7 @@ class _Check:
         self.errors.append(f'{_join(path)} would change nothing: only the config file uses {key}; {remedy}')
         return False
 
-    def _no_such(self, parent: Path, key: str, path: Path, keys: Keys) -> str:
+    def _no_such(self, parent: Path, key: str | int, path: Path, keys: Keys) -> str:
         there = {*keys.names, *(value_at(self.before, parent) or {})} - {'_scope_', '_delete_'}
         near = self._suggest(parent, key, path, set(keys.names) if not parent else there)
         hint = f'did you mean {_list(near)}? ' if near else ''
@@ -195,7 +195,7 @@ class _Check:
         has = _list(sorted(map(str, there)), 25)
         return f'{_join(path)}: nothing reads {_join((*parent, key))}; {hint}{where} takes {has}'
 
-    def _suggest(self, parent: Path, key: str, path: Path, there: set[str]) -> list[str]:
+    def _suggest(self, parent: Path, key: str | int, path: Path, there: set[str]) -> list[str]:
         paths = [_join(each) for each, _ in _walk(self.before)]
         wanted = _join(path)
         found = [each for each in paths if each.endswith(f'.{wanted}')]
@@ -224,7 +224,7 @@ class _Check:
         return True
 
 
-def _is_new_hook(cfg: Mapping, parent: Path, key: str) -> bool:
+def _is_new_hook(cfg: Mapping, parent: Path, key: str | int) -> bool:
     """Whether this is one more default hook; these have names of the user's choice."""
     value = value_at(cfg, (*parent, key))
     return parent == ('default_hooks',) and isinstance(value, Mapping) and 'type' in value
@@ -236,7 +236,7 @@ def _imports_own_code(cfg: Mapping) -> bool:
     return any(name.split('.')[0] not in _FAMILIES for name in names)
 
 
-def _copies(cfg: Mapping, key: str) -> Iterator[Path]:
+def _copies(cfg: Mapping, key: str | int) -> Iterator[Path]:
     """List the places that a run reads and that hold the value of a name of the config file."""
     value = cfg[key]
     is_telling = isinstance(value, (str, Mapping, list, tuple)) and bool(value)

@@ -11,6 +11,7 @@ from urllib.error import URLError
 from mmengine.config import Config
 
 from vik_mm.datasets.coco_file import CocoFile, explain_unreadable
+from vik_mm.datasets.nesting import innermost_configs
 from vik_mm.datasets.wording import enumerate_some
 from vik_mm.errors import BadInputError
 
@@ -24,8 +25,6 @@ LAYOUTS = {
     'CocoDataset': 'annotations/instances_{train,val}2017.json, train2017/ and val2017/',
     'ADE20KDataset': 'images/{training,validation}/*.jpg and annotations/{training,validation}/*.png',
 }
-# Wrappers such as RepeatDataset and ConcatDataset keep what they wrap under these keys.
-_WRAPPED = ('dataset', 'datasets')
 # What MMPretrain's data sets of folders read, and those of them that have a fixed number of classes.
 _ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 _FOLDERS = {'CustomDataset': None, 'ImageNet': 1000}
@@ -45,7 +44,7 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
     """
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
-        for dataset in _leaf_datasets(loader and loader.get('dataset')):
+        for dataset in innermost_configs(loader and loader.get('dataset')):
             for path in _paths(dataset):
                 if not path.exists():
                     raise FileNotFoundError(_message(split, dataset, path))
@@ -59,7 +58,7 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
                     f'data set: --cfg-options {split}_evaluator.ann_file=...'
                 )
             if loader and isinstance(path, str) and '://' not in path and 'Coco' in _type(evaluator):
-                _check_evaluator(split, path, list(_leaf_datasets(loader.get('dataset'))))
+                _check_evaluator(split, path, list(innermost_configs(loader.get('dataset'))))
 
 
 @contextlib.contextmanager
@@ -83,21 +82,10 @@ def _describe_layouts(cfg: Config) -> str:
     found = {}
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
-        for dataset in _leaf_datasets(loader and loader.get('dataset')):
+        for dataset in innermost_configs(loader and loader.get('dataset')):
             if layout := LAYOUTS.get(_type(dataset)):
                 found[dataset.get('data_root') or '.'] = f'{_type(dataset)} expects {layout}'
     return '. '.join(f'Below {root}, {layout}' for root, layout in found.items())
-
-
-def _leaf_datasets(dataset):
-    if not dataset:
-        return
-    wrapped = [dataset[key] for key in _WRAPPED if dataset.get(key)]
-    if not wrapped:
-        yield dataset
-    for inner in wrapped:
-        for each in inner if isinstance(inner, (list, tuple)) else [inner]:
-            yield from _leaf_datasets(each)
 
 
 def _paths(dataset):

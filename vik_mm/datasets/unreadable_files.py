@@ -36,7 +36,7 @@ class GuardedPipeline:
             self.limit = max(int(max_damaged * len(dataset)), min(1, len(dataset) - 1))
         # In memory that the loader's processes share with this one.
         fresh = torch.zeros(len(dataset), dtype=torch.bool)
-        self.is_damaged = fresh.share_memory_() if before is None else before.is_damaged
+        self.is_damaged: torch.Tensor = fresh.share_memory_() if before is None else before.is_damaged
 
     def __getattr__(self, name):
         if name.startswith('__') or name == 'pipeline':

@@ -49,7 +49,7 @@ class PredictionFiles:
             self._lines = open(path, 'ab+', buffering=0)  # noqa: SIM115  until the context is left
         except OSError as error:
             raise BadInputError(f'the output folder {readable(out)} cannot be written to ({error.strerror})') from error
-        if not try_lock(self._lines.fileno()):
+        if try_lock(self._lines.fileno()) is False:
             self._lines.close()
             raise BadInputError(
                 f'another run is writing to the output folder {readable(out)}; choose another folder, or wait'

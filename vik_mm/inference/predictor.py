@@ -19,6 +19,7 @@ from vik_mm.backbones.arguments import MIN_IMAGE_SIZE
 from vik_mm.checkpoints import load_weights, read_checkpoint, unwrap_state_dict
 from vik_mm.checkpoints.atomic_files import UNFINISHED
 from vik_mm.config.machine import without_sync_bn
+from vik_mm.datasets.nesting import nested_configs
 from vik_mm.deploy import exported_format, run_exported
 from vik_mm.errors import BadInputError
 
@@ -66,7 +67,8 @@ class Predictor:
         self.dataset_meta = self._meta(cfg, content)
         self.model.to(self.device).eval()
 
-        steps = [step for step in _leaf(cfg.test_dataloader.dataset).pipeline if step['type'] not in _NO_IMAGE_STEPS]
+        pipeline = _with_pipeline(cfg.test_dataloader.dataset).pipeline
+        steps = [step for step in pipeline if step['type'] not in _NO_IMAGE_STEPS]
         first = next((k for k, step in enumerate(steps) if _type_name(step).startswith('Load')), 0) + 1
         self._load, self._prepare = Compose(steps[:first]), Compose(steps[first:])
         # Visualizers are kept by name; each predictor needs one of its own.
@@ -217,7 +219,7 @@ class Predictor:
         """Class names: those that the run saved, or the config's, or the data set's own."""
         meta = (content.get('meta') or {}).get('dataset_meta')
         if not meta:
-            dataset = _leaf(cfg.test_dataloader.dataset)
+            dataset = _with_pipeline(cfg.test_dataloader.dataset)
             kind = DATASETS.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
             meta = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
         meta = dict(meta)
@@ -262,11 +264,12 @@ def build_model(cfg: Config) -> Any:
     return MODELS.build(model)
 
 
-def _leaf(dataset):
-    while 'pipeline' not in dataset:
-        inner = dataset.get('dataset') or dataset.get('datasets')
-        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
-    return dataset
+def _with_pipeline(dataset):
+    """Find the data set that loads images, within those that wrap it."""
+    for _, each in nested_configs(dataset):
+        if 'pipeline' in each:
+            return each
+    raise BadInputError('no data set of test_dataloader has a pipeline, which says how images are read')
 
 
 def _type_name(step: dict) -> str:

@@ -1,7 +1,7 @@
-"""Modules without a registry; they import only torch and :mod:`vik_mm.ops`."""
+"""Modules without a registry; they import only torch, :mod:`vik_mm.ops` and the errors."""
 
-from .conv_mlp import ConvMLP
 from .layer_scale import LayerScale, add_residual
+from .originals import load_original, original_name
 from .rbf_kan import RBFKANLayer, add_to_patches
 
-__all__ = ['ConvMLP', 'LayerScale', 'RBFKANLayer', 'add_residual', 'add_to_patches']
+__all__ = ['LayerScale', 'RBFKANLayer', 'add_residual', 'add_to_patches', 'load_original', 'original_name']

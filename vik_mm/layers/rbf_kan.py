@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 from vik_mm.ops import patch_rbf_kan, rbf_kan
 
-# Keeps a width that training drove towards zero from dividing by zero, as in the reference release.
+# Keeps a width that training drove towards zero from dividing by zero, as in the release.
 WIDTH_FLOOR = 1e-6
 
 

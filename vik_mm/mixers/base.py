@@ -1,12 +1,9 @@
 """What a backbone asks of a token mixer."""
 
-import inspect
-
 from mmengine.model import BaseModule
-from mmpretrain.registry import MODELS
 from torch import nn
 
-from vik_mm.errors import BadInputError, BadTypeError
+from vik_mm.parts import build_part
 
 
 class TokenMixer(BaseModule):
@@ -50,30 +47,7 @@ def build_token_mixer(cfg: dict, embed_dims: int, grid_size: tuple[int, int]) ->
 
     Raises:
         BadTypeError: If ``cfg`` is no dict with a ``type``, or has an option that the mixer does not know.
-        BadInputError: If the type is not registered, or the mixer refuses a value.
+        BadInputError: If the type is not registered or is no mixer, or the mixer refuses a value.
     """
-    if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise BadTypeError(
-            f"token_mixer must be a dict with a type, such as dict(type='MultiPatchRBFKAN'), got {cfg!r}; an option "
-            'alone does not change the default mixer: name its type beside the option'
-        )
-    options = dict(cfg)
-    kind = options.pop('type')
-    mixer = MODELS.get(kind) if isinstance(kind, str) else kind
-    if mixer is None:
-        raise BadInputError(f'token mixer {kind!r} is unknown; registered are {_known_mixers()}')
-    parameters = inspect.signature(mixer).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    allowed = set(parameters) - {'embed_dims', 'grid_size'}
-    if not takes_any and (unknown := sorted(set(options) - allowed)):
-        raise BadTypeError(
-            f'token mixer {kind!r} has no option {unknown}; it takes {sorted(allowed)}. '
-            'A config that replaces an inherited mixer needs _delete_=True in the new token_mixer'
-        )
-    return mixer(embed_dims=embed_dims, grid_size=grid_size, **options)
-
-
-def _known_mixers() -> list[str]:
-    return sorted(
-        name for name, item in MODELS.module_dict.items() if inspect.isclass(item) and issubclass(item, TokenMixer)
-    )
+    given = dict(embed_dims=embed_dims, grid_size=grid_size)
+    return build_part(cfg, 'token_mixer', 'token mixer', TokenMixer, 'MultiPatchRBFKAN', **given)

@@ -4,6 +4,7 @@ Shape letters: ``B`` images, ``C`` channels, ``P`` patch side, ``N`` pixels of t
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,7 +122,8 @@ class MultiPatchRBFKAN(TokenMixer):
         grid = average_to_grid(z, self.grid_size)
         hidden = linear(grid.flatten(2), self.global_in.flatten(1))  # A: [B, C, N] -> [B, C, R]
         answer = linear(hidden, self.global_out.flatten(0, 1))  # B: [B, C, R] -> [B, C, N]
-        return z + spread_to_size(answer.view(*z.shape[:2], *self.grid_size), z.shape[2:])
+        height, width = z.shape[2:]
+        return z + spread_to_size(answer.view(*z.shape[:2], *self.grid_size), (height, width))
 
     def _resample_state_dict(self, state_dict, prefix, *_):
         """Resample the global map of a checkpoint made for another grid."""
@@ -143,7 +145,7 @@ def _apply_to_vectors(layers: nn.Sequential, x: Tensor) -> Tensor:
     return x
 
 
-def _blend_convs(y: Tensor, w: Tensor, axis_h: nn.Conv2d, axis_w: nn.Conv2d) -> Tensor:
+def _blend_convs(y: Tensor, w: Tensor, axis_h: Any, axis_w: Any) -> Tensor:
     """Compute ``w[:, 0] * axis_h(y) + w[:, 1] * axis_w(y)`` in one pass over the map.
 
     A blend of two convolutions is the convolution with the blend of their kernels, here a plus of five pixels for each

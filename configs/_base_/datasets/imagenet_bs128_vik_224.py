@@ -1,4 +1,4 @@
-# ImageNet-1K as the reference release trains on it. Its colour jitter of 0.4 is not here: timm leaves colour jitter out
+# ImageNet-1K as the authors' release trains on it. Its colour jitter of 0.4 is not here: timm leaves colour jitter out
 # where RandAugment is on, so the release never applied it.
 data_preprocessor = dict(
     num_classes=1000,

@@ -1,4 +1,4 @@
-# ViK classifier. Weights start from the backbone's own values; the head as in the reference release.
+# ViK classifier. Weights start from the backbone's own values; the head as in the authors' release.
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='ViK', arch='small', img_size=224, drop_path_rate=0.1),

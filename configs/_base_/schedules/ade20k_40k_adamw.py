@@ -6,7 +6,12 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         layer_decay_rate=0.95,
         flat_decay_mult=0.0,  # 1-D parameters
-        custom_keys={'.centers': dict(decay_mult=0.0), '.log_widths': dict(decay_mult=0.0)},
+        custom_keys={
+            '.centers': dict(decay_mult=0.0),
+            '.log_widths': dict(decay_mult=0.0),
+            '.numerator': dict(decay_mult=0.0),
+            '.denominator': dict(decay_mult=0.0),
+        },
     ),
 )
 param_scheduler = [dict(type='PolyLR', power=0.9, by_epoch=False, begin=0, end=40000, eta_min=0.0)]

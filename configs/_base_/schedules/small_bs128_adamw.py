@@ -3,7 +3,12 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(
         flat_decay_mult=0.0,  # 1-D parameters
-        custom_keys={'.centers': dict(decay_mult=0.0), '.log_widths': dict(decay_mult=0.0)},
+        custom_keys={
+            '.centers': dict(decay_mult=0.0),
+            '.log_widths': dict(decay_mult=0.0),
+            '.numerator': dict(decay_mult=0.0),
+            '.denominator': dict(decay_mult=0.0),
+        },
     ),
 )
 param_scheduler = [

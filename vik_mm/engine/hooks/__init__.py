@@ -1,5 +1,6 @@
 """Hooks, registered in MMEngine."""
 
+from .balance_loss_hook import BalanceLossHook
 from .checkpoint_hook import AtomicCheckpointHook
 from .compile_hook import CompileHook
 from .nonfinite_loss_hook import NonFiniteLossHook
@@ -8,6 +9,7 @@ from .sanity_check_hook import SanityCheckHook
 
 __all__ = [
     'AtomicCheckpointHook',
+    'BalanceLossHook',
     'CompileHook',
     'NonFiniteLossHook',
     'ProgressHook',

@@ -3,6 +3,7 @@
 import logging
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, is_main_process
@@ -164,7 +165,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _write(self, runner, name: str, meta: dict) -> None:
         self._counts = dict(meta)
-        last, self.last_ckpt = self.last_ckpt, self._path(name)
+        last: Any = self.last_ckpt
+        self.last_ckpt: Any = self._path(name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         try:
             runner.save_checkpoint(

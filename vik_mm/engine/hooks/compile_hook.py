@@ -53,9 +53,9 @@ def _missing_compiler() -> str | None:
     if torch.cuda.is_available():
         if importlib.util.find_spec('triton') is None:
             return 'TorchInductor needs the package triton on a GPU; pip install triton'
-        names = (os.environ.get('CC'), 'gcc', 'cc', 'clang')
+        names = [os.environ.get('CC'), 'gcc', 'cc', 'clang']
     else:
-        names = (os.environ.get('CXX', 'g++'),)
+        names = [os.environ.get('CXX', 'g++')]
     if not any(name and shutil.which(name) for name in names):
         return (
             'TorchInductor needs a C++ compiler; install g++, or name one in the environment variable CXX '

@@ -1,7 +1,8 @@
 """Looks at data sets, batches and checkpoints for what would train nonsense or end in a riddle."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, broadcast_object_list, get_world_size, is_main_process
@@ -12,6 +13,7 @@ from torch import nn
 
 from vik_mm.datasets.coco_file import suggest
 from vik_mm.datasets.label_maps import explain_channels, explain_label
+from vik_mm.datasets.nesting import innermost
 from vik_mm.datasets.summary import Summary, check_while_reading, summarise
 from vik_mm.datasets.unreadable_files import DamageReport, GuardedPipeline
 from vik_mm.errors import BadInputError
@@ -126,7 +128,7 @@ class SanityCheckHook(Hook):
             return
         model = runner.model.module if hasattr(runner.model, 'module') else runner.model
         self._num_classes, self._ignore_index = _num_classes(model), _ignore_index(model)
-        for dataset in _leaves(loader.dataset):
+        for dataset in innermost(loader.dataset):
             dataset.full_init()
             _check_classes(dataset, self._num_classes)
             self._report_on(dataset, split)
@@ -173,7 +175,8 @@ class _GuardHook(Hook):
 
 def _on_main_process(find: Callable[[], Summary]) -> Summary:
     """Let one process look at the files; what it raises, all raise, so that none waits for it."""
-    summary = error = None
+    summary: Any = None
+    error: Exception | None = None
     if is_main_process():
         try:
             summary = find()
@@ -189,16 +192,6 @@ def _on_main_process(find: Callable[[], Summary]) -> Summary:
     if error:
         raise error
     return summary
-
-
-def _leaves(dataset) -> Iterator:
-    if hasattr(dataset, 'datasets'):
-        for inner in dataset.datasets:
-            yield from _leaves(inner)
-    elif hasattr(dataset, 'dataset'):
-        yield from _leaves(dataset.dataset)
-    elif hasattr(dataset, 'full_init'):
-        yield dataset
 
 
 def _num_classes(model: nn.Module) -> int | None:

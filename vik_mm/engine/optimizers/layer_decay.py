@@ -1,5 +1,7 @@
 """Layer-wise learning-rate decay, one implementation for the models of all mm packages."""
 
+from typing import Any
+
 import torch
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -33,7 +35,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if rate is None or not 0 < rate <= 1:
             raise BadInputError(f'optim_wrapper.paramwise_cfg.layer_decay_rate={rate} must be a number in (0, 1]')
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
-        self.layer_decay_rate = rate
+        self.layer_decay_rate: float = rate
         # Without any option MMEngine hands over the parameters unseen.
         self.paramwise_cfg.setdefault('custom_keys', {})
 
@@ -51,7 +53,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             scales = self._scales(module)
             for group in params:
                 (param,) = group['params']
-                group['lr'] = group.get('lr', self.base_lr) * scales.get(param, 1.0)
+                rate: Any = group.get('lr', self.base_lr)
+                group['lr'] = rate * scales.get(param, 1.0)
             params[:] = _merge(params)
 
     def _scales(self, model: nn.Module) -> dict[torch.Tensor, float]:
@@ -80,7 +83,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 def _merge(groups: list[dict]) -> list[dict]:
     """Join groups of the same options: an optimizer step costs by the group."""
-    merged = {}
+    merged: dict[str, dict] = {}
     for group in groups:
         options = {key: value for key, value in group.items() if key != 'params'}
         known = merged.setdefault(repr(sorted(options.items())), {'params': [], **options})

@@ -80,14 +80,15 @@ class Feed:
         if self.order is None:
             return Position(0, start.seen + batches * self.batch_size)
         passes, seen = start
-        while batches >= (rest := self.batches_from(seen)):
+        left: float = batches
+        while left >= (rest := self.batches_from(seen)):
             if not rest and not seen:
                 raise BadInputError(
                     f'{self.num_samples} samples for {self.num_processes} processes make no batch of '
                     f'{self.batch_size}: lower train_dataloader.batch_size, or set drop_last=False'
                 )
-            passes, seen, batches = passes + 1, 0, batches - rest
-        return Position(passes, seen + batches * self.batch_size)
+            passes, seen, left = passes + 1, 0, left - rest
+        return Position(passes, seen + int(left) * self.batch_size)
 
     def convert(self, seen: int, before: dict[str, Any]) -> int:
         """Translate a place in a pass.
@@ -110,7 +111,7 @@ class Feed:
         elif self.num_samples != before['num_samples']:
             reason = f'the data set has {self.num_samples} samples now'
         elif total >= self.num_samples and not self.is_endless:
-            return self.per_process
+            return int(self.per_process)
         elif total % self.num_processes:
             reason = f'{total} samples are seen, which {self.num_processes} processes cannot have shared equally'
         else:

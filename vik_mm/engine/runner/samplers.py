@@ -13,6 +13,7 @@ from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import BatchSampler
 
 from vik_mm.compat.replacing import fetch_batches_with
+from vik_mm.errors import BadTypeError
 
 from .data_position import Feed, Position
 
@@ -78,12 +79,14 @@ class ResumableBatchSampler(BatchSampler):
         """
         self.seed, self._start, self._is_endless = seed, position, is_endless
 
-    def __iter__(self) -> Iterator[list[_Draw]]:
+    # PyTorch's stub knows only plain indices; a draw is one that carries its seed.
+    def __iter__(self) -> Iterator[list[_Draw]]:  # type: ignore[override]
+        sampler: Any = self.sampler
         start, self._start = self._start, Position()
         epoch, skip = getattr(self.sampler, 'epoch', 0), start.seen // self.batch_size
         if self._is_endless and start.passes:
             epoch = start.passes
-            self.sampler.set_epoch(epoch)
+            sampler.set_epoch(epoch)
         while True:
             position, batches = 0, self.batches
             if self.feed.order is not None:
@@ -102,8 +105,8 @@ class ResumableBatchSampler(BatchSampler):
             if not self._is_endless:
                 return
             epoch, start = epoch + 1, Position()
-            if hasattr(self.sampler, 'set_epoch'):
-                self.sampler.set_epoch(epoch)
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -120,10 +123,12 @@ def make_batches_resumable(loader: Mapping[str, Any]) -> Mapping[str, Any]:
         Mapping: The config with the change; the argument itself where nothing needs one.
 
     Raises:
-        TypeError: If it is a loader that is built already.
+        BadTypeError: If it is a loader that is built already.
     """
     if not isinstance(loader, Mapping):
-        raise TypeError(f'train_dataloader={loader!r} must be a config: the batches of a built loader are made already')
+        raise BadTypeError(
+            f'train_dataloader={loader!r} must be a config: the batches of a built loader are made already'
+        )
     options = {key: value for key, value in loader.items() if key != 'drop_last'}
     batches = options.get('batch_sampler')
     if not batches or batches.get('type') not in ('ResumableBatchSampler', ResumableBatchSampler):

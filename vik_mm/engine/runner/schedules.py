@@ -1,6 +1,7 @@
 """Whether the schedules of learning rate and momentum fit the length of a run."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -162,14 +163,15 @@ class _Schedule:
         self.unit = run.epoch_length if self.is_by_epoch else 1
         # Only the first kind of loop counts epochs.
         self.is_stepped = run.is_by_epoch or self.is_converted or not self.is_by_epoch
-        self.begin = (config.get('begin') or 0) * self.unit
+        self.begin: float = (config.get('begin') or 0) * self.unit
         end = config.get('end')
-        self.end = None if end is None or end >= INF else end * self.unit
+        self.end: float = math.inf if end is None or end >= INF else end * self.unit
+        self.ends = self.end < math.inf
 
     @property
     def is_warm_up(self) -> bool:
         """Whether this begins the run with less than what follows."""
-        if self.begin or self.end is None:
+        if self.begin or not self.ends:
             return False
         if self.kind.startswith('Linear'):
             return self.config.get('start_factor', 1 / 3) < self.config.get('end_factor', 1)
@@ -193,7 +195,7 @@ class _Schedule:
         """Make another that begins at ``after``, if this one begins at ``before``."""
         if not self.begin or self.begin != before:
             return self
-        begin = after // self.unit
+        begin: float = after // self.unit
         if self.is_converted and after % self.unit:
             # MMEngine multiplies by the length of an epoch and cuts off what is behind the point.
             begin = (after + 0.5) / self.unit
@@ -245,10 +247,10 @@ class _Schedule:
             return self.begin + sum(config.get('periods') or [0]) * self.unit, f'{place}.periods to less'
         for key in ('T_max', 'total_steps'):
             if config.get(key) is not None:
-                also = f' {place}.end={ends}' if self.end is not None else ''
+                also = f' {place}.end={ends}' if self.ends else ''
                 lasts = _number((self.run.iterations - self.begin) / self.unit)
                 return self.begin + config[key] * self.unit, f'{place}.{key}={lasts}{also}'
-        return self.end, f'{place}.end={ends}'
+        return (self.end if self.ends else None), f'{place}.end={ends}'
 
 
 def _shorten(warm_up: _Schedule, schedules: list[_Schedule]) -> tuple[_Schedule, int, str]:
@@ -258,7 +260,7 @@ def _shorten(warm_up: _Schedule, schedules: list[_Schedule]) -> tuple[_Schedule,
     """
     run, whole, name = warm_up.run, warm_up.end, warm_up.name
     is_too_long = whole > _LONGEST * run.iterations
-    ends = [each.end for each in schedules if each.end is not None and not each.is_warm_up]
+    ends = [each.end for each in schedules if each.ends and not each.is_warm_up]
     share = min([_SHORTENED, *(whole / end for end in ends if end > whole)])
     end = max(round(share * run.iterations), _FEWEST) if is_too_long else int(whole)
     if end < _FEWEST or end > _LONGEST * run.iterations:
@@ -285,7 +287,7 @@ def _early_ends(schedules: list[_Schedule], run: RunLength) -> Iterator[str]:
         if each.is_stepped and not each.is_warm_up and not each.kind.endswith('Momentum')
         if each.config.get('param_name', 'lr') == 'lr'
     ]
-    if later and all(each.end is not None and each.end <= _LONGEST * run.iterations for each in later):
+    if later and all(each.end <= _LONGEST * run.iterations for each in later):
         last = max(later, key=lambda each: each.end)
         yield (
             f'{last.name} ends at {last.say(last.end)} and the run at {last.say(run.iterations)}: the learning rate '

@@ -10,7 +10,7 @@ from vik_mm.ops.first_contact import find_obstacle, wave
 from vik_mm.ops.flops import register_flops
 
 from .chunked import fourier_kan_chunked
-from .reference import BASE_ACTIVATIONS, fourier_kan_reference
+from .reference import fourier_kan_reference
 
 BACKENDS = {'reference': fourier_kan_reference, 'chunked': fourier_kan_chunked}
 if HAS_TRITON:
@@ -28,16 +28,13 @@ def _count_flops(x_shape, table_shape, *_) -> int:
 register_flops('fourier_kan', _count_flops)
 
 
-def fourier_kan_backend(
-    x: Tensor, weight: Tensor, backend: str | None = None, base_activation: str | None = None
-) -> Backend:
+def fourier_kan_backend(x: Tensor, weight: Tensor, backend: str | None = None) -> Backend:
     """Tell which backend :func:`fourier_kan` runs on these tensors, and why; see :func:`vik_mm.ops.rbf_kan_backend`.
 
     Args:
         x (Tensor): ``[B, H, T, F]``.
         weight (Tensor): ``[H, 2 * G, F, O]``.
         backend (str, optional): The backend asked for; None leaves the choice to this function. Defaults to None.
-        base_activation (str, optional): Of the base branch; None where there is none. Defaults to None.
 
     Returns:
         Backend: ``(name, reason)``.
@@ -45,36 +42,27 @@ def fourier_kan_backend(
     obstacle = why_no_triton(x)
     if obstacle is None and weight.shape[3] > MAX_OUT_FEATURES:
         obstacle = f'the kernels give at most {MAX_OUT_FEATURES} features, these are {weight.shape[3]}'
-    return choose(x, backend, obstacle, partial(_check, x, (*weight.shape[1:], base_activation)))
+    return choose(x, backend, obstacle, partial(_check, x, tuple(weight.shape[1:])))
 
 
-def _check(x: Tensor, sizes: tuple[int, int, int, str | None]) -> str | None:
+def _check(x: Tensor, sizes: tuple[int, ...]) -> str | None:
     plain, kernels = BACKENDS['reference'], BACKENDS['triton']
     return find_obstacle('fourier_kan', x, autocast_dtype(x), sizes, _example, plain, kernels)
 
 
-def _example(num_waves: int, num_in: int, num_out: int, base_activation: str | None) -> list:
+def _example(num_waves: int, num_in: int, num_out: int) -> list[Tensor]:
     """Two heads, rows of more than one tile, the last one not full."""
-    base = wave(2, num_in, num_out) if base_activation else None
-    return [wave(2, 2, 35, num_in, scale=3.0), wave(2, num_waves, num_in, num_out), base, base_activation or 'silu']
+    return [wave(2, 2, 35, num_in, scale=3.0), wave(2, num_waves, num_in, num_out)]
 
 
-def fourier_kan(
-    x: Tensor,
-    weight: Tensor,
-    base_weight: Tensor | None = None,
-    base_activation: str = 'silu',
-    backend: str | None = None,
-) -> Tensor:
+def fourier_kan(x: Tensor, weight: Tensor, backend: str | None = None) -> Tensor:
     r"""Map cosines and sines of each input's multiples linearly, with weights of each head.
 
-    .. math:: y_o = \sum_f \Bigl( u_{fo}\,b(x_f) + \sum_{m=1}^{G} a_{mfo} \cos(m x_f) + b_{mfo} \sin(m x_f) \Bigr)
+    .. math:: y_o = \sum_f \sum_{m=1}^{G} a_{mfo} \cos(m x_f) + b_{mfo} \sin(m x_f)
 
     Args:
         x (Tensor): ``[B, H, T, F]``: images, heads, rows of a head, in features; any floating dtype, in radians.
         weight (Tensor): ``[H, 2 * G, F, O]``, the ``G`` cosines before the sines.
-        base_weight (Tensor, optional): ``u``, ``[H, F, O]``; None leaves the base branch out. Defaults to None.
-        base_activation (str): ``b``: 'silu' or 'identity'. Defaults to 'silu'.
         backend (str, optional): ``'reference'``, ``'chunked'`` or ``'triton'``; None chooses. Defaults to None.
 
     Returns:
@@ -82,7 +70,7 @@ def fourier_kan(
         computed, and sums taken, in float32; 'chunked' multiplies in float32 too, 'triton' in the dtype of ``x``.
 
     Raises:
-        ValueError: If ``backend`` or ``base_activation`` is unknown or the shapes do not belong together.
+        ValueError: If ``backend`` is unknown or the shapes do not belong together.
         TypeError: If ``x`` is not of a floating dtype.
         RuntimeError: If the backend asked for cannot run on these tensors.
 
@@ -98,11 +86,4 @@ def fourier_kan(
         )
     if weight.shape[1] < 2 or weight.shape[1] % 2:
         raise ValueError(f'weight needs as many sines as cosines, at least one each, got {weight.shape[1]} waves')
-    if base_weight is not None and base_weight.shape != (weight.shape[0], *weight.shape[2:]):
-        expected = (weight.shape[0], *weight.shape[2:])
-        raise ValueError(f'base_weight must be [H, F, O] = {expected}, got {tuple(base_weight.shape)}')
-    if base_activation not in BASE_ACTIVATIONS:
-        raise ValueError(f'base_activation={base_activation!r} is unknown; choose one of {sorted(BASE_ACTIVATIONS)}')
-    has_base = base_weight is not None
-    name = fourier_kan_backend(x, weight, backend, base_activation if has_base else None).name
-    return BACKENDS[name](x.to(autocast_dtype(x)), weight, base_weight, base_activation)
+    return BACKENDS[fourier_kan_backend(x, weight, backend).name](x.to(autocast_dtype(x)), weight)

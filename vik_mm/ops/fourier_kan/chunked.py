@@ -4,7 +4,7 @@ Cosine and sine are computed of the angle itself; those of its multiples follow 
 1)`` with a multiply-add each. The backward pass computes the basis again; what autograd keeps is the input alone.
 
 Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``R`` rows of a block, ``F`` in features, ``G``
-frequencies, ``K`` features of each input (``2 G``, and one more for the base branch), ``O`` out features.
+frequencies, ``K`` waves of each input (``2 G``), ``O`` out features.
 """
 
 import torch
@@ -17,10 +17,9 @@ from vik_mm.ops.narrow_linear import linear
 BLOCK_ELEMENTS = 800_000
 
 
-def fourier_kan_chunked(x: Tensor, weight: Tensor, base_weight: Tensor | None, base_activation: str) -> Tensor:
+def fourier_kan_chunked(x: Tensor, weight: Tensor) -> Tensor:
     """Evaluate the operator block by block; see :func:`vik_mm.ops.fourier_kan` for arguments and result."""
-    table = weight if base_weight is None else torch.cat([weight, base_weight.unsqueeze(1)], dim=1)
-    return plain_or_operator(_forward, _operator)(x, table, base_activation if base_weight is not None else '')
+    return plain_or_operator(_forward, _operator)(x, weight)
 
 
 class _Blocks:
@@ -29,12 +28,11 @@ class _Blocks:
     Args:
         x (Tensor): ``[B, H, T, F]``.
         table (Tensor): ``[H, K, F, O]``.
-        base_activation (str): Of the last feature; '' where all are waves.
     """
 
-    def __init__(self, x: Tensor, table: Tensor, base_activation: str):
+    def __init__(self, x: Tensor, table: Tensor):
         num_images, num_heads, num_rows, num_in = x.shape
-        self.base_activation, self.num_features = base_activation, table.shape[1]
+        self.num_features = table.shape[1]
         self.num_waves = self.num_features // 2
         size = max(1, BLOCK_ELEMENTS // max(1, self.num_features * num_in))
         images = max(1, min(num_images, size // max(1, num_rows)))
@@ -58,9 +56,9 @@ class _Blocks:
         return x[images, head, rows].reshape(-1, x.shape[-1]).to(self.dtype)
 
     def features(self, rows: Tensor) -> Tensor:
-        """Compute waves and base branch, ``[R, F] -> [R, K, F]``; valid until the next call."""
+        """Compute the waves, ``[R, F] -> [R, K, F]``; valid until the next call."""
         features = self._features[: rows.shape[0]]
-        cos, sin = features[:, : self.num_waves], features[:, self.num_waves : 2 * self.num_waves]
+        cos, sin = features[:, : self.num_waves], features[:, self.num_waves :]
         torch.cos(rows, out=cos[:, 0])
         torch.sin(rows, out=sin[:, 0])
         if self.num_waves > 1:
@@ -70,10 +68,6 @@ class _Blocks:
             for wave in (cos, sin):
                 for m in range(2, self.num_waves):
                     torch.mul(twice, wave[:, m - 1], out=wave[:, m]).sub_(wave[:, m - 2])
-        if self.base_activation == 'silu':
-            torch.ops.aten.silu.out(rows, out=features[:, -1])
-        elif self.base_activation:
-            features[:, -1] = rows
         return features
 
     def start_gradients(self, table: Tensor) -> None:
@@ -89,18 +83,13 @@ class _Blocks:
         torch.mm(grad, flat_table, out=grad_features.flatten(1))
         n = self.num_waves
         # d cos(mx) / dx = -m sin(mx), d sin(mx) / dx = m cos(mx)
-        slope = grad_features[:, n : 2 * n].mul_(features[:, :n])
-        slope.addcmul_(grad_features[:, :n], features[:, n : 2 * n], value=-1)
-        grad_rows = slope.mul_(self._frequencies).sum(1)
-        if self.base_activation == 'silu':
-            grad_rows += torch.ops.aten.silu_backward(grad_features[:, -1], rows)
-        elif self.base_activation:
-            grad_rows += grad_features[:, -1]
-        return grad_rows
+        slope = grad_features[:, n:].mul_(features[:, :n])
+        slope.addcmul_(grad_features[:, :n], features[:, n:], value=-1)
+        return slope.mul_(self._frequencies).sum(1)
 
 
-def _forward(x: Tensor, table: Tensor, base_activation: str) -> Tensor:
-    blocks = _Blocks(x, table, base_activation)
+def _forward(x: Tensor, table: Tensor) -> Tensor:
+    blocks = _Blocks(x, table)
     out = x.new_empty(*x.shape[:3], table.shape[3])
     tables = table.flatten(1, 2).transpose(1, 2).to(blocks.dtype).contiguous()  # [H, O, K * F]
     with without_autocast(x):
@@ -115,13 +104,13 @@ _operator = torch.library.custom_op('vik_mm::fourier_kan_chunked', _forward, mut
 
 
 @_operator.register_fake
-def _(x, table, base_activation):
+def _(x, table):
     return x.new_empty(*x.shape[:3], table.shape[3])
 
 
 @torch.library.custom_op('vik_mm::fourier_kan_chunked_backward', mutates_args=())
-def _backward(grad_out: Tensor, x: Tensor, table: Tensor, base_activation: str) -> tuple[Tensor, Tensor]:
-    blocks = _Blocks(x, table, base_activation)
+def _backward(grad_out: Tensor, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    blocks = _Blocks(x, table)
     blocks.start_gradients(table)
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     tables = table.flatten(1, 2).transpose(1, 2).to(blocks.dtype).contiguous()
@@ -135,15 +124,12 @@ def _backward(grad_out: Tensor, x: Tensor, table: Tensor, base_activation: str) 
 
 
 @_backward.register_fake
-def _(grad_out, x, table, base_activation):
+def _(grad_out, x, table):
     return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(table)
 
 
 def _setup_context(ctx, inputs, output):
-    x, table, ctx.base_activation = inputs
-    ctx.save_for_backward(x, table)
+    ctx.save_for_backward(*inputs)
 
 
-_operator.register_autograd(
-    lambda ctx, grad: (*_backward(grad, *ctx.saved_tensors, ctx.base_activation), None), setup_context=_setup_context
-)
+_operator.register_autograd(lambda ctx, grad: _backward(grad, *ctx.saved_tensors), setup_context=_setup_context)

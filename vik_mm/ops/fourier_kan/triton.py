@@ -7,7 +7,7 @@ the input and one for the weight, which takes a few waves at once. Its programs 
 write partial sums that one reduction joins: the gradients are the same bits in every run.
 
 Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``F`` in features, ``G`` frequencies, ``K`` features of
-each input (``2 G``, and one more for the base branch), ``O`` out features.
+each input (``2 G``), ``O`` out features.
 """
 
 import torch
@@ -23,7 +23,6 @@ from vik_mm.ops.launch import (
     dot_dtype,
     quotient,
     reciprocal,
-    sigmoid,
     uses_matrix_units,
 )
 
@@ -35,15 +34,11 @@ MAX_OUT_FEATURES = 128
 BLOCK_WAVES = 4  # frequencies of a program for the weight's gradient
 # Programs that walk the rows for the weight's gradient, for each processor: enough to hide the loads' latency.
 WALKERS_PER_PROCESSOR = 8
-NO_BASE, SILU, IDENTITY = range(3)
-BASES = {'': NO_BASE, 'silu': SILU, 'identity': IDENTITY}
 
 
-def fourier_kan_triton(x: Tensor, weight: Tensor, base_weight: Tensor | None, base_activation: str) -> Tensor:
+def fourier_kan_triton(x: Tensor, weight: Tensor) -> Tensor:
     """Evaluate the operator on a GPU; see :func:`vik_mm.ops.fourier_kan` for arguments and result."""
-    table = weight if base_weight is None else torch.cat([weight, base_weight.unsqueeze(1)], dim=1)
-    base = BASES[base_activation] if base_weight is not None else NO_BASE
-    return _forward(x, table.float().contiguous(), base)
+    return _forward(x, weight.float().contiguous())
 
 
 # Sizes change with every image size; a kernel for each kind of number would be compiled again.
@@ -94,7 +89,7 @@ def _slice(table, head, k, columns, K: tl.constexpr, IN: tl.constexpr, BLOCK_O: 
 @_jit
 def _forward_kernel(
     x_ptr, out_ptr, table, num_rows, rows_of_head, rows_by, rows_shift, heads,
-    IN: tl.constexpr, OUT: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BASE: tl.constexpr,
+    IN: tl.constexpr, OUT: tl.constexpr, G: tl.constexpr, K: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_O: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -115,10 +110,6 @@ def _forward_kernel(
             out = tl.dot(sin.to(DOT), w, out, input_precision=PRECISION)
             cos, cos_before = twice * cos - cos_before, cos
             sin, sin_before = twice * sin - sin_before, sin
-        if BASE != 0:
-            w = _slice(table, head, K - 1, columns, K, IN, BLOCK_O)
-            base = x * sigmoid(x) if BASE == 1 else x
-            out = tl.dot(base.to(DOT), w, out, input_precision=PRECISION)
     address, mask = _tile(out_ptr, head, rows, o, num_rows, rows_of_head, rows_by, rows_shift, heads, OUT)
     tl.store(address, out.to(out_ptr.dtype.element_ty), mask=mask)
 
@@ -126,7 +117,7 @@ def _forward_kernel(
 @_jit
 def _backward_input_kernel(
     grad_ptr, x_ptr, grad_x_ptr, table, num_rows, rows_of_head, rows_by, rows_shift, heads,
-    IN: tl.constexpr, OUT: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BASE: tl.constexpr,
+    IN: tl.constexpr, OUT: tl.constexpr, G: tl.constexpr, K: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_O: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -148,11 +139,6 @@ def _backward_input_kernel(
         grad_x += (m + 1) * cos * tl.dot(grad, w, input_precision=PRECISION)
         cos, cos_before = twice * cos - cos_before, cos
         sin, sin_before = twice * sin - sin_before, sin
-    if BASE != 0:
-        w = tl.trans(_slice(table, head, K - 1, columns, K, IN, BLOCK_O))
-        grad_base = tl.dot(grad, w, input_precision=PRECISION)
-        slope = sigmoid(x)
-        grad_x += grad_base * (slope * (1 + x * (1 - slope))) if BASE == 1 else grad_base
     address, mask = _tile(grad_x_ptr, head, rows, columns, num_rows, rows_of_head, rows_by, rows_shift, heads, IN)
     tl.store(address, grad_x.to(grad_x_ptr.dtype.element_ty), mask=mask)
 
@@ -160,7 +146,7 @@ def _backward_input_kernel(
 @_jit
 def _backward_weight_kernel(
     grad_ptr, x_ptr, part_table, num_tiles, walkers, num_rows, rows_of_head, rows_by, rows_shift, heads,
-    IN: tl.constexpr, OUT: tl.constexpr, G: tl.constexpr, K: tl.constexpr, BASE: tl.constexpr,
+    IN: tl.constexpr, OUT: tl.constexpr, G: tl.constexpr, K: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_O: tl.constexpr, BLOCK_G: tl.constexpr,
     DOT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -172,7 +158,6 @@ def _backward_weight_kernel(
     # The waves of a group lie one below the other, so that one product serves all.
     total_cos = tl.zeros((BLOCK_G * BLOCK_F, BLOCK_O), tl.float32)
     total_sin = tl.zeros((BLOCK_G * BLOCK_F, BLOCK_O), tl.float32)
-    total_base = tl.zeros((BLOCK_F, BLOCK_O), tl.float32)
     for tile in range(walker, num_tiles, walkers):
         rows = tile * BLOCK_R + tl.arange(0, BLOCK_R)
         address, mask = _tile(grad_ptr, head, rows, o, num_rows, rows_of_head, rows_by, rows_shift, heads, OUT)
@@ -184,11 +169,6 @@ def _backward_weight_kernel(
         sin = tl.trans(tl.reshape(sin.to(DOT), (BLOCK_R, BLOCK_G * BLOCK_F)))
         total_cos = tl.dot(cos, grad, total_cos, input_precision=PRECISION)
         total_sin = tl.dot(sin, grad, total_sin, input_precision=PRECISION)
-        if BASE != 0:
-            base = tl.zeros_like(x)
-            if first == 0:
-                base = x * sigmoid(x) if BASE == 1 else x
-            total_base = tl.dot(tl.trans(base.to(DOT)), grad, total_base, input_precision=PRECISION)
     part_table += (walker * heads + head).to(tl.int64) * (K * IN * OUT)
     k = tl.arange(0, BLOCK_G * BLOCK_F)
     wave, column = first + k // BLOCK_F, tl.program_id(1) * BLOCK_F + k % BLOCK_F
@@ -196,9 +176,6 @@ def _backward_weight_kernel(
     address = part_table + (wave * IN + column)[:, None] * OUT + o[None, :]
     tl.store(address, total_cos, mask=mask)
     tl.store(address + G * IN * OUT, total_sin, mask=mask)
-    if BASE != 0:
-        mask = (columns < IN)[:, None] & (o < OUT)[None, :] & (first == 0)
-        tl.store(part_table + ((K - 1) * IN + columns)[:, None] * OUT + o[None, :], total_base, mask=mask)
 
 
 class _Problem:
@@ -208,10 +185,9 @@ class _Problem:
         chip (Chip): Where the kernels run.
         x (Tensor): ``[B, H, T, F]``, contiguous.
         table (Tensor): ``[H, K, F, O]``.
-        base (int): One of :data:`BASES`.
     """
 
-    def __init__(self, chip: Chip, x: Tensor, table: Tensor, base: int):
+    def __init__(self, chip: Chip, x: Tensor, table: Tensor):
         self.chip, self.x, self.table = chip, x, table
         num_images, self.heads, rows_of_head, self.num_in = x.shape
         num_features, num_out = table.shape[1], table.shape[3]
@@ -220,10 +196,10 @@ class _Problem:
         self.sizes = dict(
             num_rows=self.num_rows, rows_of_head=rows_of_head, rows_by=rows_by, rows_shift=rows_shift, heads=self.heads
         )
-        self.num_waves = (num_features - (base != NO_BASE)) // 2
+        self.num_waves = num_features // 2
         block_o = max(MIN_COLUMNS, triton.next_power_of_2(num_out))
         self.constants = dict(
-            IN=self.num_in, OUT=num_out, G=self.num_waves, K=num_features, BASE=base,
+            IN=self.num_in, OUT=num_out, G=self.num_waves, K=num_features,
             BLOCK_R=BLOCK_ROWS, BLOCK_F=BLOCK_IN, BLOCK_O=block_o, **dot_constants(x),
         )  # fmt: skip
         self.tiles, self.columns = triton.cdiv(self.num_rows, BLOCK_ROWS), triton.cdiv(self.num_in, BLOCK_IN)
@@ -263,26 +239,26 @@ class _Problem:
 
 
 @torch.library.custom_op('vik_mm::fourier_kan_triton', mutates_args=())
-def _forward(x: Tensor, table: Tensor, base: int) -> Tensor:
+def _forward(x: Tensor, table: Tensor) -> Tensor:
     x = x.contiguous()
     out = x.new_empty(*x.shape[:3], table.shape[3])
     if out.numel():
-        _Problem(chip_of(x), x, table, base).forward(out).run()
+        _Problem(chip_of(x), x, table).forward(out).run()
     return out
 
 
 @_forward.register_fake
-def _(x, table, base):
+def _(x, table):
     return x.new_empty(*x.shape[:3], table.shape[3])
 
 
 @torch.library.custom_op('vik_mm::fourier_kan_triton_backward', mutates_args=())
-def _backward(grad_out: Tensor, x: Tensor, table: Tensor, base: int) -> tuple[Tensor, Tensor]:
+def _backward(grad_out: Tensor, x: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     x, grad_out = x.contiguous(), grad_out.contiguous()
     grad_x = torch.empty_like(x)
     if not grad_out.numel():
         return grad_x, torch.zeros_like(table)
-    problem = _Problem(chip_of(x), x, table, base)
+    problem = _Problem(chip_of(x), x, table)
     problem.backward_input(grad_out, grad_x).run()
     launch, part_table = problem.backward_weight(grad_out)
     launch.run()
@@ -290,15 +266,12 @@ def _backward(grad_out: Tensor, x: Tensor, table: Tensor, base: int) -> tuple[Te
 
 
 @_backward.register_fake
-def _(grad_out, x, table, base):
+def _(grad_out, x, table):
     return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(table)
 
 
 def _setup_context(ctx, inputs, output):
-    x, table, ctx.base = inputs
-    ctx.save_for_backward(x, table)
+    ctx.save_for_backward(*inputs)
 
 
-_forward.register_autograd(
-    lambda ctx, grad: (*_backward(grad, *ctx.saved_tensors, ctx.base), None), setup_context=_setup_context
-)
+_forward.register_autograd(lambda ctx, grad: _backward(grad, *ctx.saved_tensors), setup_context=_setup_context)

@@ -1,15 +1,18 @@
 """The MLP of a block, on feature maps."""
 
 import torch
+from mmcv.cnn.bricks import build_activation_layer
+from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.ops import is_traced
 
-# Hidden values of a strip of pixels: 8 MB of float32 stay in the last cache and cost the allocator no new pages.
-STRIP_ELEMENTS = 2 * 1024 * 1024
+from .base import ChannelMLP
+from .strips import strip_length
 
 
-class ConvMLP(nn.Module):
+@MODELS.register_module()
+class ConvMLP(ChannelMLP):
     """Two 1x1 convolutions with an activation between, applied to each pixel.
 
     On a CPU this works in channels-last layout, unless there are few pixels. OneDNN's convolutions, most of all their
@@ -19,7 +22,7 @@ class ConvMLP(nn.Module):
     Args:
         embed_dims (int): Channels ``C`` of input and output.
         hidden_dims (int): Channels between the two convolutions.
-        act (nn.Module): The activation.
+        act_cfg (dict): Config of the activation. Defaults to ``dict(type='GELU')``.
         drop_rate (float): Dropout after each convolution. Defaults to 0.
 
     Shape:
@@ -29,12 +32,11 @@ class ConvMLP(nn.Module):
         ``Mlp`` of the authors' ``vik.py``: truncated normal weights of standard deviation 0.02, zero bias.
     """
 
-    def __init__(self, embed_dims: int, hidden_dims: int, act: nn.Module, drop_rate: float = 0.0):
-        super().__init__()
+    def __init__(self, embed_dims: int, hidden_dims: int, act_cfg: dict = dict(type='GELU'), drop_rate: float = 0.0):
+        super().__init__(embed_dims, hidden_dims, act_cfg, drop_rate)
         self.fc1 = nn.Conv2d(embed_dims, hidden_dims, 1)
-        self.act = act
+        self.act = build_activation_layer(act_cfg)
         self.fc2 = nn.Conv2d(hidden_dims, embed_dims, 1)
-        self.drop = nn.Dropout(drop_rate)
         for conv in (self.fc1, self.fc2):
             nn.init.trunc_normal_(conv.weight, std=0.02)
             if conv.bias is not None:
@@ -45,7 +47,7 @@ class ConvMLP(nn.Module):
         if is_traced() or x.device.type != 'cpu':
             return self._forward(x)
         pixels, training = x[:, 0].numel(), torch.is_grad_enabled()
-        strip = max(1, STRIP_ELEMENTS // self.fc1.out_channels)
+        strip = strip_length(x, self.hidden_dims)
         if pixels <= (x.shape[1] // 2 if training else strip):
             return self._forward(x)
         x = x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,157 @@
+"""Blocks that serve several layers: Raptor's recurrent blocks."""
+
+import pytest
+import torch
+from torch import nn
+
+from vik_mm import ViTKArAt
+from vik_mm.analysis import attention_maps
+from vik_mm.backbones.shared_blocks import assign_blocks
+from vik_mm.mixers import TokenMixer
+
+ARCH = dict(embed_dims=24, num_layers=5, num_heads=3, feedforward_channels=48)
+KARAT = dict(type='KArAt', grid_size=2, hidden_dim=4)
+KINDS = {
+    'softmax': dict(type='Softmax'),
+    'blockwise': KARAT,
+    'universal': dict(KARAT, universal=True),
+    'mixer': dict(type='MultiPatchRBFKAN', patch_size=4, num_grids=3, rank=4),
+}
+
+
+def make(attn_cfg=KINDS['softmax'], **options):
+    torch.manual_seed(0)
+    given = dict(arch=ARCH, img_size=32, patch_size=8, attn_cfg=attn_cfg, layer_scale_init_value=0.5)
+    return ViTKArAt(**given | options)
+
+
+@pytest.mark.parametrize(
+    ('depth', 'share_blocks', 'phases', 'sizes'),
+    [
+        (12, 3, None, [4, 4, 4]),
+        (5, 2, None, [3, 2]),
+        (11, 4, None, [3, 3, 3, 2]),
+        (3, 8, None, [1, 1, 1]),
+        (4, None, None, [1, 1, 1, 1]),
+        (12, None, (7, 5), [7, 5]),
+        (6, 1, None, [6]),
+    ],
+    ids=str,
+)
+def test_phases_are_as_long_as_each_other(depth, share_blocks, phases, sizes):
+    blocks = assign_blocks(depth, share_blocks, phases)
+    assert [blocks.count(block) for block in range(len(sizes))] == sizes
+    assert blocks == sorted(blocks)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_shared_block_computes_what_equal_blocks_do_and_sums_their_gradients(kind):
+    shared, plain = make(KINDS[kind], share_blocks=2), make(KINDS[kind])
+    for i, block in enumerate(shared.block_of_layer):
+        parts, state = shared.layer_parts[i], shared.layers[block].state_dict()
+        nn.init.uniform_(parts.scale1.weight)
+        nn.init.uniform_(parts.scale2.weight)
+        plain.layers[i].load_state_dict(state, strict=False)
+        plain.layers[i].ffn.gamma2.load_state_dict(parts.scale2.state_dict())
+        if kind == 'mixer':  # has no layer scale among the layers with a block each
+            nn.init.ones_(parts.scale1.weight)
+        else:
+            plain.layers[i].attn.gamma1.load_state_dict(parts.scale1.state_dict())
+    x = torch.randn(2, 3, 32, 40)
+    answers = [model(x)[0] for model in (shared, plain)]
+    torch.testing.assert_close(*answers)
+    for answer in answers:
+        answer.square().sum().backward()
+    for block, layers in enumerate([(0, 1, 2), (3, 4)]):
+        for name, parameter in shared.layers[block].named_parameters():
+            if parameter.requires_grad:
+                total = sum(plain.layers[i].get_parameter(name).grad for i in layers)
+                torch.testing.assert_close(parameter.grad, total, rtol=1e-4, atol=1e-4)
+
+
+def test_a_shared_block_is_registered_once():
+    names = [name for name, _ in make(share_blocks=2).named_parameters() if name.startswith('layers.')]
+    assert {name.split('.')[1] for name in names} == {'0', '1'}
+    block = sum(p.numel() for p in make().layers[0].parameters())
+    count = {k: sum(p.numel() for p in make(share_blocks=k).parameters()) for k in (1, 3)}
+    assert count[3] - count[1] == 2 * (block - 2 * 24)  # the layer scales stay each layer's own
+
+
+def test_each_layer_has_its_own_stochastic_depth_and_outputs_count_layers():
+    model = make(share_blocks=2, drop_path_rate=0.4, out_indices=(1, 4), out_type='featmap')
+    rates = [getattr(parts.drop2, 'drop_prob', 0.0) for parts in model.layer_parts]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    assert len(model(torch.randn(1, 3, 32, 32))) == 2
+
+
+def test_checkpointing_changes_no_gradient_of_a_shared_block():
+    gradients = []
+    for with_cp in (False, True):
+        model = make(KARAT, share_blocks=2, with_cp=with_cp)
+        torch.manual_seed(1)
+        model(torch.randn(2, 3, 32, 32))[0].square().sum().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+def test_a_shared_block_has_the_depth_of_its_first_layer():
+    model = make(phases=(2, 3))
+    assert model.get_layer_depth('backbone.layers.0.ln1.weight', 'backbone.') == (1, 7)
+    assert model.get_layer_depth('backbone.layers.1.ln1.weight', 'backbone.') == (3, 7)
+    assert model.get_layer_depth('backbone.layer_parts.4.scale1.weight', 'backbone.') == (5, 7)
+    assert model.get_layer_depth('backbone.patch_embed.projection.weight', 'backbone.') == (0, 7)
+    assert model.get_layer_depth('head.weight', 'backbone.') == (6, 7)
+
+
+def test_attention_maps_are_those_of_each_layer():
+    shared, plain = make(share_blocks=2), make()
+    for i, block in enumerate(shared.block_of_layer):
+        plain.layers[i].load_state_dict(shared.layers[block].state_dict(), strict=False)
+    image = torch.randn(1, 3, 32, 32)
+    for layer in (0, 2, -1):
+        ours, theirs = (attention_maps(model, image, layer).scores for model in (shared, plain))
+        torch.testing.assert_close(torch.from_numpy(ours), torch.from_numpy(theirs), rtol=1e-4, atol=1e-5)
+    assert abs(attention_maps(shared, image, 0).scores - attention_maps(shared, image, 1).scores).max() > 1e-3
+
+
+def test_frozen_blocks_freeze_the_parts_of_their_layers():
+    model = make(share_blocks=2, frozen_stages=1, drop_path_rate=0.2).train()
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert {'layers.0.ln1.weight', 'layer_parts.2.scale2.weight'} <= frozen
+    assert not frozen & {'layers.1.ln1.weight', 'layer_parts.3.scale1.weight'}
+    assert not model.layer_parts[2].training
+    assert model.layer_parts[3].training
+
+
+class NormMixer(TokenMixer):
+    def __init__(self, embed_dims, grid_size, init_cfg=None):
+        super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
+        self.norm = nn.BatchNorm2d(embed_dims)
+
+    def forward(self, x):
+        return self.norm(x)
+
+
+@pytest.mark.parametrize(
+    ('options', 'text'),
+    [
+        (dict(share_blocks=0), 'share_blocks=0 must be an integer of at least 1'),
+        (dict(share_blocks=2, phases=(2, 3)), 'not both'),
+        (dict(phases=(2, 2)), r'phases=\(2, 2\) must be positive integers that add up to the 5 layers'),
+        (dict(phases=(5, 0)), r'phases=\(5, 0\)'),
+        (dict(share_blocks=2, frozen_stages=3), 'frozen_stages=3 must be an integer from -1 to 2'),
+        (
+            dict(share_blocks=2, window_size=2, global_indices=(1, 4), with_cls_token=False, out_type='featmap'),
+            r'global_indices=\(1, 4\) must hold all layers of a shared block or none',
+        ),
+        (
+            dict(share_blocks=2, attn_cfg=dict(type=NormMixer)),
+            r'0\.attn\.mixer\.norm of a shared block is',
+        ),
+    ],
+    ids=['zero', 'both', 'sum', 'empty', 'frozen', 'global', 'batch-norm'],
+)
+def test_what_cannot_be_shared_is_named(options, text):
+    with pytest.raises(ValueError, match=text):
+        make(**options)

@@ -1,0 +1,150 @@
+"""The contract on the mixers that came first, and what it catches."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from golden_parts import DATA, GoldenPart, pack, sample
+from mixer_contract import MixerContract
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from vik_mm.mixers import TokenMixer
+
+
+class TestMultiPatchRBFKAN(MixerContract):
+    mixer = dict(type='MultiPatchRBFKAN')
+    embed_dims = 16
+    # The RBF-KAN of 49 pixels; a 3x1 and a 1x3 convolution of each channel; the gate; the global map's two halves.
+    parameters = (2 * 49 * 8 + 49 * 8 * 49 + 49 * 49 + 49) + 2 * (3 * 16 + 16) + (16 * 8 + 8 + 8 * 2 + 2) + 2 * 64 * 196
+
+
+class TestPooling(MixerContract):
+    mixer = dict(type='Pooling')
+    parameters = 0
+
+
+class TestIdentity(MixerContract):
+    mixer = dict(type='Identity')
+    parameters = 0
+
+
+class TestSelfAttention(MixerContract):
+    mixer = dict(type='SelfAttention', head_dims=16)
+    parameters = 4 * 32 * 32 + 4 * 32
+
+
+class Flawed(TokenMixer):
+    """A convolution with one flaw."""
+
+    original_names = ((r'^conv\.', 'dw.'),)
+    flaw = None
+
+    def __init__(self, embed_dims, grid_size, init_cfg=None):
+        super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
+        self.conv = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
+        if self.flaw == 'unused':
+            self.scale = nn.Parameter(torch.ones(1))
+        if self.flaw == 'no hook':
+            self.table = nn.Parameter(torch.zeros(1, 1, *grid_size))
+
+    def forward(self, x):
+        if self.flaw == 'late':
+            self.late = nn.Parameter(torch.ones(1))
+        if self.flaw == 'batch':
+            x = x - x.mean((0, 2, 3), keepdim=True)
+        if self.flaw == 'nan':
+            x = x / (x.shape[2] - 1)
+        if self.flaw == 'size':
+            x = x + torch.zeros(int(x.shape[2]), 1)
+        if self.flaw == 'unused':
+            x = x + 0 * self.scale
+        if self.flaw == 'no hook':
+            x = x + nn.functional.interpolate(self.table, x.shape[2:])
+        return self.conv(x)
+
+
+@pytest.fixture
+def contract(request):
+    """The contract of a mixer with the flaw asked for."""
+    MODELS.register_module('Flawed', module=type('Flawed', (Flawed,), dict(flaw=request.param)))
+    yield type('Contract', (MixerContract,), dict(mixer=dict(type='Flawed'), embed_dims=4, parameters=40))()
+    MODELS.module_dict.pop('Flawed')
+
+
+@pytest.mark.parametrize('contract', [None], indirect=True, ids=['none'])
+def test_the_contract_passes_a_mixer_without_a_flaw(contract):
+    contract.test_a_map_of_any_size_keeps_its_shape_and_has_finite_gradients((1, 7))
+    contract.test_every_parameter_learns()
+    contract.test_the_number_of_parameters_is_exact()
+    contract.test_forward_leaves_the_state_dict_alone()
+    contract.test_the_images_of_a_batch_do_not_meet()
+    contract.test_one_exported_program_serves_all_sizes()
+
+
+@pytest.mark.parametrize(
+    ('contract', 'test', 'arguments', 'error'),
+    [
+        ('nan', 'a_map_of_any_size_keeps_its_shape_and_has_finite_gradients', dict(size=(1, 7)), AssertionError),
+        ('unused', 'every_parameter_learns', {}, AssertionError),
+        ('unused', 'the_number_of_parameters_is_exact', {}, AssertionError),
+        ('late', 'forward_leaves_the_state_dict_alone', {}, AssertionError),
+        ('batch', 'the_images_of_a_batch_do_not_meet', {}, AssertionError),
+        ('size', 'one_exported_program_serves_all_sizes', {}, AssertionError),
+    ],
+    indirect=['contract'],
+    ids=['nan', 'unused', 'count', 'late', 'batch', 'size'],
+)
+def test_the_contract_finds_a_flaw(contract, test, arguments, error):
+    with pytest.raises(error):
+        getattr(contract, f'test_{test}')(**arguments)
+
+
+@pytest.mark.parametrize('contract', ['no hook'], indirect=True)
+def test_the_contract_finds_a_table_that_is_bound_to_its_grid(contract, caplog):
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        contract.test_a_checkpoint_of_another_grid_size_loads_and_what_is_resampled_is_said(caplog)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Golden values of a depthwise convolution, packed as those of the parts are."""
+    weights = {'dw.weight': (4, 1, 3, 3), 'dw.bias': (4,), 'shift': (2, 2)}
+    (tmp_path / 'toy_keys.json').write_text(json.dumps(dict(state_dict=weights, not_filled=['shift'])))
+    x, w = (np.random.RandomState(seed).standard_normal((2, 4, 50, 50)).astype(np.float32) for seed in (0, 1))
+    part = dict(x=x, w=w, out=x, grad_x=w, shift=np.eye(2, dtype=np.float32))
+    np.savez(tmp_path / 'toy_c4_50.npz', **part)
+    pack(tmp_path, 'toy', tmp_path)
+    return GoldenPart('toy', tmp_path), part
+
+
+def test_golden_inputs_are_drawn_again_and_outputs_are_sampled(stored):
+    golden, part = stored
+    for name in ('x', 'w', 'shift'):
+        assert np.array_equal(golden.arrays[name].numpy(), part[name])
+    assert 'x' not in golden.measured
+    assert golden.measured['out']['sample'].shape == (4096,)
+    golden.check('out', torch.from_numpy(part['out']), bar=1e-7)
+
+
+def test_golden_values_find_a_difference_between_the_samples(stored):
+    golden, part = stored
+    index = np.setdiff1d(np.arange(part['out'].size), sample(np.arange(part['out'].size)))[0]
+    for place, text in ((0, 'differs by 0.5'), (index, 'the norm')):
+        out = torch.from_numpy(part['out'].copy())
+        out.view(-1)[place] += 0.5 if not place else 50.0
+        with pytest.raises(AssertionError, match=text):
+            golden.check('out', out, bar=2e-5)
+
+
+def test_weights_are_filled_by_the_originals_names(stored):
+    part, arrays = stored
+    weights = part.weights(Flawed(4, (14, 14)))
+    assert list(weights) == ['dw.weight', 'dw.bias', 'shift']
+    assert torch.equal(weights['shift'], torch.from_numpy(arrays['shift']))
+    assert weights['dw.weight'].std() > 0.1
+
+
+def test_the_golden_files_of_all_parts_stay_small():
+    assert sum(path.stat().st_size for path in (DATA / 'mixers').glob('*')) <= 3e6

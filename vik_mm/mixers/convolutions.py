@@ -1,0 +1,50 @@
+"""Convolutions as several papers have them, with their start values."""
+
+from torch import Tensor, nn
+
+
+def pointwise(in_dims: int, out_dims: int, bias: bool = True) -> nn.Conv2d:
+    """Make a 1x1 convolution, which maps the channels of each pixel as a linear layer does.
+
+    Args:
+        in_dims (int): Channels of the input.
+        out_dims (int): Channels of the output.
+        bias (bool): Whether it has a bias, which starts at 0. Defaults to True.
+
+    Returns:
+        nn.Conv2d: The layer; its weights are of a truncated normal distribution of standard deviation 0.02.
+    """
+    conv = nn.Conv2d(in_dims, out_dims, 1, bias=bias)
+    nn.init.trunc_normal_(conv.weight, std=0.02)
+    if bias:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+class ConvNorm(nn.Module):
+    """Convolution without a bias, then batch norm.
+
+    The batch norm's weight starts at 1. Several papers let it start at 0 in the last layer of a branch, which the
+    block's layer scale does here.
+
+    Args:
+        in_dims (int): Channels of the input.
+        out_dims (int): Channels of the output.
+        kernel_size (int): In pixels; maps keep their size if it is odd. Defaults to 1.
+        groups (int): Groups of channels that are computed apart. Defaults to 1.
+
+    Shape:
+        - Input: ``[B, in_dims, H, W]``.
+        - Output: ``[B, out_dims, H, W]``.
+    """
+
+    def __init__(self, in_dims: int, out_dims: int, kernel_size: int = 1, groups: int = 1):
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_dims, out_dims, kernel_size, padding=padding, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out_dims)
+        nn.init.trunc_normal_(self.conv.weight, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, in_dims, H, W]`` to ``[B, out_dims, H, W]``."""
+        return self.bn(self.conv(x))
