@@ -72,7 +72,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint')
     parser.add_argument('--config', default=CONFIG)
     parser.add_argument('--data', default='data/shapes/coco', type=Path)
-    parser.add_argument('--out', default=Path(__file__).with_name('shapes.png'), type=Path)
+    parser.add_argument('--out', default=Path(__file__).with_name('shapes.jpg'), type=Path)
     return parser.parse_args()
 
 
@@ -97,7 +97,7 @@ def main() -> None:
     axes[0, 0].set_ylabel('truth')
     axes[1, 0].set_ylabel('prediction')
 
-    figure.savefig(args.out, dpi=100)
+    figure.savefig(args.out, dpi=120, pil_kwargs=dict(quality=88))
 
 
 if __name__ == '__main__':
