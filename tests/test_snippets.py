@@ -24,7 +24,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from studies.study import read_study
 
-from vik_mm.config import load_config
+from vik_mm.config import end_safe_config, load_config
 from vik_mm.datasets.shapes import CLASSES
 from vik_mm_cli.config_files import find_config
 
@@ -91,6 +91,7 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     init_default_scope('mmpretrain')
+    end_safe_config()  # which a command with --safe-config puts in force
 
 
 def test_no_block_is_left_out():

@@ -127,7 +127,7 @@ class DaViTAttention(TokenMixer):
         head_dims (int): Channels of a head, and of a channel group. Defaults to 32.
         order (Sequence[str]): 'spatial' and 'channel' in their order, or one of them.
             Defaults to ``('spatial', 'channel')``.
-        scale (str): 'head' or 'tokens': see :class:`vik_mm.mixers.davit.ChannelAttention`. At segmentation sizes
+        scale (str): 'head' or 'tokens': see ``ChannelAttention``. At segmentation sizes
             'tokens' keeps the softmax from saturating. Defaults to 'head', as most released models have it.
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 

@@ -24,7 +24,7 @@ class GaussianAdaptiveAttention(TokenMixer):
     r"""Gate of each value by Gaussians around the mean of its row; no pair of pixels is ever compared.
 
     .. math::
-        \mathrm{gate}_t = \exp(l_t - \max(\log \textstyle\sum_u e^{l_u}, \log 10^{-8})), \quad
+        \mathrm{gate}_t = \exp(l_t - \max(\log \sum_u e^{l_u}, \log 10^{-8})), \quad
         l_t = \sum_{j=1}^J -\frac{(v_t - \bar v - \delta_j)^2}{2 c_j^2 s^2} - \frac{\log(2 \pi c_j^2)}{2}
 
     The row ``v`` has mean ``v̄`` and unbiased variance ``s²``; offsets ``δ`` and widths ``c`` are learned for each head.
