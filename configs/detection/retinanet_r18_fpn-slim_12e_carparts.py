@@ -1,6 +1,6 @@
 # RetinaNet with ResNet-18 on car parts, from scratch.
-#   python tools/train.py configs/detection/retinanet_r18_fpn-small_12e_carparts.py
-_base_ = 'retinanet_vik-t_fpn-small_12e_carparts.py'
+#   python tools/train.py configs/detection/retinanet_r18_fpn-slim_12e_carparts.py
+_base_ = 'retinanet_vik-t_fpn-slim_12e_carparts.py'
 
 model = dict(
     backbone=dict(

@@ -1,6 +1,6 @@
 # UPerNet with ResNet-18 on CamVid, from scratch.
-#   python tools/train.py configs/segmentation/upernet_r18_small-1k_camvid-192x192.py
-_base_ = 'upernet_vik-t_small-1k_camvid-192x192.py'
+#   python tools/train.py configs/segmentation/upernet_r18_slim-1k_camvid-192x192.py
+_base_ = 'upernet_vik-t_slim-1k_camvid-192x192.py'
 
 model = dict(
     backbone=dict(

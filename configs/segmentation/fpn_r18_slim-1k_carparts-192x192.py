@@ -1,6 +1,6 @@
 # Semantic FPN with ResNet-18 on the semantic maps of car parts, from scratch.
-#   python tools/train.py configs/segmentation/fpn_r18_small-1k_carparts-192x192.py
-_base_ = 'fpn_vik-t_small-1k_carparts-192x192.py'
+#   python tools/train.py configs/segmentation/fpn_r18_slim-1k_carparts-192x192.py
+_base_ = 'fpn_vik-t_slim-1k_carparts-192x192.py'
 
 model = dict(
     backbone=dict(

@@ -1,6 +1,6 @@
 # Mask R-CNN with ResNet-18 on car parts, from scratch.
-#   python tools/train.py configs/detection/mask-rcnn_r18_fpn-small_12e_carparts.py
-_base_ = 'mask-rcnn_vik-t_fpn-small_12e_carparts.py'
+#   python tools/train.py configs/detection/mask-rcnn_r18_fpn-slim_12e_carparts.py
+_base_ = 'mask-rcnn_vik-t_fpn-slim_12e_carparts.py'
 
 model = dict(
     backbone=dict(

@@ -1,6 +1,6 @@
 # UPerNet with ResNet-18 on the semantic maps of car parts, from scratch.
-#   python tools/train.py configs/segmentation/upernet_r18_small-1k_carparts-192x192.py
-_base_ = 'upernet_vik-t_small-1k_carparts-192x192.py'
+#   python tools/train.py configs/segmentation/upernet_r18_slim-1k_carparts-192x192.py
+_base_ = 'upernet_vik-t_slim-1k_carparts-192x192.py'
 
 model = dict(
     backbone=dict(
