@@ -71,6 +71,16 @@ def test_no_file_name_says_small_which_is_an_arch(root):
     assert [path.name for path in named if 'small' in path.name] == []
 
 
+@pytest.mark.parametrize(
+    ('text', 'place'),
+    [("type='AdamW'", '_base_/optimizers/adamw_vik.py'), ('depth=18', '_base_/models/resnet18.py')],
+    ids=['AdamW', 'ResNet-18'],
+)
+def test_one_base_says_it_for_all_configs(root, text, place):
+    files = (root / 'configs').rglob('*.py')
+    assert [str(path.relative_to(root / 'configs')) for path in files if text in path.read_text()] == [place]
+
+
 @pytest.mark.parametrize('name', ALL)
 def test_form(root, name, depth_of_inheritance):
     path = root / f'configs/{name}.py'
@@ -78,7 +88,7 @@ def test_form(root, name, depth_of_inheritance):
     assert len(lines) <= 40
     assert lines[0].startswith('# ')
     assert f'configs/{name}.py' in path.read_text(), 'the header says the command'
-    assert depth_of_inheritance(path) <= 5
+    assert depth_of_inheritance(path) <= 3
 
 
 @pytest.mark.parametrize('name', RUN)
