@@ -215,12 +215,12 @@ def call_tool(monkeypatch, tmp_path, capsys, load_tool):
 
 @pytest.fixture(scope='session')
 def depth_of_inheritance():
-    """How many files deep a config is."""
+    """How many levels of inheritance a config has: 0 without a base, 1 with bases that have none, and so on."""
 
     def depth(path):
         bases = re.search(r'_base_ = (\[.*?\]|\S+)', path.read_text(), re.DOTALL)
         found = re.findall(r"'([^']+\.py)'", bases[1]) if bases else []
-        return 1 + max((depth(path.parent / base) for base in found), default=0)
+        return max((1 + depth(path.parent / base) for base in found), default=0)
 
     return depth
 

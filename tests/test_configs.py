@@ -42,7 +42,7 @@ def test_form(path, depth_of_inheritance):
     assert len(lines) <= 40
     assert lines[0].startswith('# ')
     assert f'configs/{path.parent.name}/{path.name}' in text, 'the header says the command'
-    assert depth_of_inheritance(path) <= 4  # three levels above the leaf's own
+    assert depth_of_inheritance(path) <= 3
 
 
 def test_model_trains_one_step_and_predicts(path):

@@ -2,7 +2,7 @@
 #   python tools/data/make_shapes.py data/shapes
 #   python tools/train.py configs/detection/mask-rcnn_vik-demo_fpn_shapes.py
 _base_ = [
-    '../_base_/models/mask-rcnn_vik-t_small.py',
+    '../_base_/models/mask-rcnn_vik-t_slim.py',
     '../_base_/datasets/shapes_instance.py',
     '../_base_/schedules/small_epochs_adamw.py',
     '../_base_/det_runtime.py',

@@ -1,10 +1,15 @@
 # Swin-Tiny on CIFAR-10 at 224 pixels.
 #   tools/dist_train.sh configs/karat/swin-t_softmax_cifar10.py 8
 # 8 GPUs x 128 images, 100 epochs. The KArAt paper reports 84.83 % top-1; not trained here.
-_base_ = 'vit-t_softmax_cifar10.py'
+_base_ = [
+    '../_base_/models/vit_karat.py',
+    '../_base_/datasets/cifar10_bs128_224.py',
+    '../_base_/schedules/bs1024_100e_adamw_karat.py',
+    '../_base_/default_runtime.py',
+]
 
 model = dict(
     backbone=dict(_delete_=True, type='SwinKArAt', arch='tiny', img_size=224, attn_cfg=dict(type='Softmax')),
     neck=dict(_delete_=True, type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', in_channels=768),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=768),
 )

@@ -2,7 +2,7 @@
 #   python tools/data/make_shapes.py data/shapes
 #   python tools/train.py configs/segmentation/fpn_vik-demo_shapes.py
 _base_ = [
-    '../_base_/models/fpn_vik-t_small.py',
+    '../_base_/models/fpn_vik-t_slim.py',
     '../_base_/datasets/shapes_seg.py',
     '../_base_/schedules/small_iters_adamw.py',
     '../_base_/seg_runtime.py',

@@ -23,12 +23,12 @@ MODELS_OF = {
     ),
     'segmentation': ('segmentation/fpn_vik-demo_shapes.py', SMALL, dict(neck=dict(in_channels=[8, 12, 16, 20]))),
     'detection': (
-        'detection/retinanet_vik-t_fpn-small_12e_carparts.py',
+        'detection/retinanet_vik-t_fpn-slim_12e_carparts.py',
         SMALL,
         dict(neck=dict(in_channels=[12, 16, 20])),
     ),
     'pyramid': (
-        'segmentation/upernet_vik-t_small-1k_carparts-192x192.py',
+        'segmentation/upernet_vik-t_slim-1k_carparts-192x192.py',
         SMALL,
         dict(decode_head=dict(in_channels=[8, 12, 16, 20]), auxiliary_head=dict(in_channels=16)),
     ),

@@ -1,18 +1,11 @@
 # 40,000 iterations of 32 images: PoolFormer's AdamW settings for Semantic FPN, with layer-wise decay.
+_base_ = '../optimizers/adamw_vik.py'
+
 optim_wrapper = dict(
     type='AmpOptimWrapper',  # tools/train.py takes float32 where there is no GPU, and says so
-    optimizer=dict(type='AdamW', lr=2e-4, weight_decay=1e-4),
+    optimizer=dict(lr=2e-4, weight_decay=1e-4),
     constructor='LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(
-        layer_decay_rate=0.95,
-        flat_decay_mult=0.0,  # 1-D parameters
-        custom_keys={
-            '.centers': dict(decay_mult=0.0),
-            '.log_widths': dict(decay_mult=0.0),
-            '.numerator': dict(decay_mult=0.0),
-            '.denominator': dict(decay_mult=0.0),
-        },
-    ),
+    paramwise_cfg=dict(layer_decay_rate=0.95),
 )
 param_scheduler = [dict(type='PolyLR', power=0.9, by_epoch=False, begin=0, end=40000, eta_min=0.0)]
 train_cfg = dict(type='ResumableIterLoop', max_iters=40000, val_interval=4000)

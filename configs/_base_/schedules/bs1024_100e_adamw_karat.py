@@ -1,9 +1,9 @@
 # 100 epochs, as the paper; the rest of its recipe is not public, and this is ViK's: AdamW, 5 epochs of warm-up, cosine.
+_base_ = '../optimizers/adamw_vik.py'
+
 optim_wrapper = dict(
     type='AmpOptimWrapper',  # tools/train.py takes float32 where there is no GPU, and says so
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(
-        flat_decay_mult=0.0,  # 1-D parameters
         custom_keys={
             '.cls_token': dict(decay_mult=0.0),
             '.pos_embed': dict(decay_mult=0.0),

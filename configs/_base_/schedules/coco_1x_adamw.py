@@ -1,18 +1,11 @@
 # 12 epochs on COCO: PoolFormer's AdamW settings (16 images a step), with layer-wise decay as ConvNeXt has it.
+_base_ = '../optimizers/adamw_vik.py'
+
 optim_wrapper = dict(
     type='AmpOptimWrapper',  # tools/train.py takes float32 where there is no GPU, and says so
-    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+    optimizer=dict(lr=1e-4),
     constructor='LayerDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(
-        layer_decay_rate=0.95,
-        flat_decay_mult=0.0,  # 1-D parameters
-        custom_keys={
-            '.centers': dict(decay_mult=0.0),
-            '.log_widths': dict(decay_mult=0.0),
-            '.numerator': dict(decay_mult=0.0),
-            '.denominator': dict(decay_mult=0.0),
-        },
-    ),
+    paramwise_cfg=dict(layer_decay_rate=0.95),
 )
 max_epochs = 12
 param_scheduler = [

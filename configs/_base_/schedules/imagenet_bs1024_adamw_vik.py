@@ -1,16 +1,8 @@
 # The schedule of the authors' release: AdamW, 5 epochs of warm-up, cosine to 300 epochs, 10 epochs at the last rate.
+_base_ = '../optimizers/adamw_vik.py'
+
 optim_wrapper = dict(
     type='AmpOptimWrapper',  # tools/train.py takes float32 where there is no GPU, and says so
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(
-        flat_decay_mult=0.0,  # 1-D parameters
-        custom_keys={
-            '.centers': dict(decay_mult=0.0),
-            '.log_widths': dict(decay_mult=0.0),
-            '.numerator': dict(decay_mult=0.0),
-            '.denominator': dict(decay_mult=0.0),
-        },
-    ),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=True, begin=0, end=5, convert_to_iter_based=True),

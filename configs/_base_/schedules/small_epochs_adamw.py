@@ -1,17 +1,7 @@
 # AdamW with one cosine over 12 epochs of a small detection data set, from scratch: minutes on a CPU.
-optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=5.0),
-    paramwise_cfg=dict(
-        flat_decay_mult=0.0,  # 1-D parameters
-        custom_keys={
-            '.centers': dict(decay_mult=0.0),
-            '.log_widths': dict(decay_mult=0.0),
-            '.numerator': dict(decay_mult=0.0),
-            '.denominator': dict(decay_mult=0.0),
-        },
-    ),
-)
+_base_ = '../optimizers/adamw_vik.py'
+
+optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=1, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=1, convert_to_iter_based=True),

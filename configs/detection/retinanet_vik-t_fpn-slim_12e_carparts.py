@@ -1,7 +1,7 @@
 # RetinaNet with ViK-Tiny on car parts, from scratch.
-#   python tools/train.py configs/detection/retinanet_vik-t_fpn-small_12e_carparts.py
+#   python tools/train.py configs/detection/retinanet_vik-t_fpn-slim_12e_carparts.py
 _base_ = [
-    '../_base_/models/retinanet_vik-t_small.py',
+    '../_base_/models/retinanet_vik-t_slim.py',
     '../_base_/datasets/carparts_detection.py',
     '../_base_/schedules/small_epochs_adamw.py',
     '../_base_/det_runtime.py',

@@ -1,0 +1,14 @@
+# AdamW without weight decay on what must not shrink: 1-D parameters, and the learned centres, widths and coefficients
+# of basis functions. A schedule adds its learning rate, and what else it needs.
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(
+        flat_decay_mult=0.0,  # 1-D parameters
+        custom_keys={
+            '.centers': dict(decay_mult=0.0),
+            '.log_widths': dict(decay_mult=0.0),
+            '.numerator': dict(decay_mult=0.0),
+            '.denominator': dict(decay_mult=0.0),
+        },
+    ),
+)

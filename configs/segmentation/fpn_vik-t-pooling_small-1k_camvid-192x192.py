@@ -1,5 +1,0 @@
-# Semantic FPN with PoolFormer's mixer in ViK-Tiny on CamVid, from scratch.
-#   python tools/train.py configs/segmentation/fpn_vik-t-pooling_small-1k_camvid-192x192.py
-_base_ = 'fpn_vik-t_small-1k_camvid-192x192.py'
-
-model = dict(backbone=dict(token_mixer=dict(type='Pooling')))

@@ -1,0 +1,15 @@
+# UPerNet with ResNet-18 on CamVid, from scratch.
+#   python tools/train.py configs/segmentation/upernet_r18_slim-1k_camvid-192x192.py
+_base_ = [
+    '../_base_/models/upernet_vik-t_slim.py',
+    '../_base_/models/resnet18.py',
+    '../_base_/datasets/camvid_192x192.py',
+    '../_base_/schedules/small_iters_adamw.py',
+    '../_base_/seg_runtime.py',
+]
+
+model = dict(
+    backbone=dict(_base_.resnet18, _delete_=True),
+    decode_head=dict(in_channels=[64, 128, 256, 512]),
+    auxiliary_head=dict(in_channels=256),
+)
