@@ -117,7 +117,7 @@ class _Reader:
         closing, colon = (')', '=') if is_call else ('}', ':')
         self.position += len('dict') if is_call else 0
         self.go_deeper()
-        values = {}
+        values: dict = {}
         self.skip_spaces()
         while self.peek() != closing:
             if self.at_end():
@@ -156,7 +156,8 @@ class _Reader:
 
     def word(self, ends):
         """Read up to one of ``ends`` outside brackets."""
-        start, open_brackets = self.position, []
+        start = self.position
+        open_brackets: list[tuple[str, int]] = []
         while not self.at_end() and (open_brackets or self.peek() not in ends):
             sign = self.peek()
             if sign in _CLOSING:

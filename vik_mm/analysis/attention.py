@@ -42,7 +42,7 @@ def attention_maps(backbone: nn.Module, images: Tensor, block: int = -1) -> Atte
     Raises:
         ValueError: If there is no such block, or it has a token mixer or windows instead of attention over the grid.
     """
-    block_of_layer = backbone.block_of_layer
+    block_of_layer: Any = backbone.block_of_layer
     if not -len(block_of_layer) <= block < len(block_of_layer):
         raise ValueError(f'block={block} must be from {-len(block_of_layer)} to {len(block_of_layer) - 1}')
     layer, owner = block % len(block_of_layer), block_of_layer[block]

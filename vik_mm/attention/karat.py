@@ -164,6 +164,7 @@ class KArAt(nn.Module):
 
     def _resample_state_dict(self, state_dict, prefix, *_):
         """Resample the operator of a checkpoint made for another square grid."""
+        height, width = self.token_grid
         for name, own in self.named_parameters():
             found = state_dict.get(prefix + name)
             if found is None or found.shape == own.shape or found.ndim != own.ndim or not self.resample:
@@ -176,8 +177,8 @@ class KArAt(nn.Module):
             if side**2 != tokens or not others_agree:
                 continue  # another operator, not another size: load_state_dict says so
             sums = not name.startswith('basis.shapes') and name != 'scale'
-            if (side, side) != self.token_grid:
-                found = resample_tokens(found, self.num_prefix_tokens, (side, side), self.token_grid, sums)
+            if (side, side) != (height, width):
+                found = resample_tokens(found, self.num_prefix_tokens, (side, side), (height, width), sums)
             state_dict[prefix + name] = found
 
 

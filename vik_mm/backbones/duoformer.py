@@ -5,6 +5,7 @@ down and across, ``S`` tokens of a region, ``h`` heads, ``N`` tokens of a sequen
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -192,12 +193,9 @@ class DuoFormer(BaseBackbone):
         # A detector's or segmentor's registry would look for the type among its own.
         self.backbone = MODELS.build({**backbone, '_scope_': MODELS.scope})
         self.projections = nn.ModuleList(nn.Conv2d(channels, embed_dims, 1) for channels in in_channels)
-        if scale_token == 'random':
-            self.scale_token = nn.Parameter(torch.empty(1, 1, 1, embed_dims))
-            self.channel_token = None
-        else:
-            self.scale_token = None
-            self.channel_token = ChannelScaleToken(in_channels, embed_dims, norm_cfg)
+        is_random = scale_token == 'random'
+        self.scale_token = nn.Parameter(torch.empty(1, 1, 1, embed_dims)) if is_random else None
+        self.channel_token: Any = None if is_random else ChannelScaleToken(in_channels, embed_dims, norm_cfg)
         self.scale_positions = nn.Parameter(torch.empty(1, 1, num_tokens, embed_dims))
         self.scale_blocks = nn.ModuleList(ScaleBlock(embed_dims, num_heads, mlp_ratio) for _ in range(scale_depth))
         self.class_token = nn.Parameter(torch.empty(1, 1, embed_dims))
@@ -220,7 +218,8 @@ class DuoFormer(BaseBackbone):
         """
         maps = self.backbone(x)
         self._check_maps(maps)
-        grid = tuple(self._count_regions([x.shape[axis] for x in maps]) for axis in (2, 3))
+        rows, columns = (self._count_regions([x.shape[axis] for x in maps]) for axis in (2, 3))
+        grid = (rows, columns)
         tokens, is_token = self.gather_regions(maps, grid)
         tokens = self.attend_scales(tokens, is_token)
         class_token, answer = self.attend_patches(tokens[:, :, 0], grid)
@@ -337,7 +336,8 @@ class DuoFormer(BaseBackbone):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        for projection in self.projections:
+        projections: Any = self.projections
+        for projection in projections:
             nn.init.kaiming_normal_(projection.weight)
             nn.init.zeros_(projection.bias)
         for positions in (self.scale_positions, self.class_position, self.patch_positions):

@@ -88,6 +88,7 @@ class ViTKArAt(VisionTransformer):
 
     arch_settings = ARCHS
     OUT_TYPES = VisionTransformer.OUT_TYPES | {'pyramid'}
+    layers: Any  # the blocks, of MMPretrain's type without type hints
 
     def __init__(
         self,
@@ -250,7 +251,7 @@ class ViTKArAt(VisionTransformer):
         if self.layer_parts is None:
             x = x + block.attn(block.ln1(x), grid, self.operator)
             return block.ffn(block.ln2(x), identity=x)
-        own = self.layer_parts[i]
+        own: Any = self.layer_parts[i]
         x = x + own.attn(block.attn(block.ln1(x), grid, self.operator))
         return x + own.ffn(block.ffn(block.ln2(x)))
 

@@ -59,7 +59,9 @@ def _watch_coco(kind, on_coco_file, on_unreadable):
         if type(self).parse_data_info is not parse:
             return load(self)
 
-        class WatchedFile(self.COCOAPI):
+        file_kind: Any = self.COCOAPI
+
+        class WatchedFile(file_kind):
             is_read = False
 
             def __init__(file, annotation_file=None):

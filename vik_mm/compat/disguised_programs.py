@@ -56,5 +56,6 @@ def _refusing(load):
         refuse_programs(f)
         return load(f, *arguments, **options)
 
-    refuse_and_load.refuses_programs = True
-    return refuse_and_load
+    marked: Any = refuse_and_load
+    marked.refuses_programs = True
+    return marked

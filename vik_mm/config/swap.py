@@ -281,10 +281,10 @@ class _Rewriter:
         if necks:
             self._heads_behind(_channels(kept), _channels(self.new), {i: i for i in range(len(kept))})
         else:
-            old = [int(x.shape[1]) for x in self.old]
-            self._heads_behind(old, _channels(self.new), {i: k for k, i in enumerate(self.used)})
+            old_channels = _channels(self.old)
+            self._heads_behind(old_channels, _channels(self.new), {i: k for k, i in enumerate(self.used)})
             if roi_head := self.model.get('roi_head'):
-                self._regions_without_neck(roi_head, old[-1], int(self.new[-1].shape[1]))
+                self._regions_without_neck(roi_head, old_channels[-1], int(self.new[-1].shape[1]))
 
     def _cut_levels(self, neck):
         """Let a pyramid start at the first map that it is given: an unused map would stop DDP."""

@@ -276,8 +276,12 @@ def _as_float(value) -> float:
 
 
 def _repeated(values):
+    """Give the first value that repeats an earlier one; there must be one."""
     seen = set()
-    return next(value for value in values if value in seen or seen.add(value))
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
 
 
 def _short(value) -> str:

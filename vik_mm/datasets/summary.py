@@ -85,7 +85,8 @@ class _Survey:
 
     def __init__(self, dataset):
         self.dataset = dataset
-        self.image_ids, self.labels, self.num_objects = set(), Counter(), None
+        self.image_ids, self.num_objects = set(), None
+        self.labels: Counter = Counter()
         self.missing_maps: list[str] = []
         self._listings: dict[str, set[str]] = {}
         self._used: dict[str, set[str]] = {}

@@ -60,7 +60,7 @@ def _names(meta: dict) -> list[str]:
 
 
 def _write_onnx(module, image, path, meta):
-    program = _program(module, image, meta)
+    program: Any = _program(module, image, meta)
     with step('translating to ONNX'):
         program = torch.onnx.export(
             program,

@@ -95,8 +95,9 @@ def _join_layers(found: dict[str, Tensor], joined: list[str]) -> dict[str, Tenso
 
 
 def _in_shape(module: nn.Module, name: str, value: Tensor, own: Tensor) -> Tensor:
-    if hasattr(module, 'from_original'):
-        value = module.from_original(name, value)
+    convert = getattr(module, 'from_original', None)
+    if convert is not None:
+        value = convert(name, value)
     is_same = [side for side in value.shape if side != 1] == [side for side in own.shape if side != 1]
     return value.reshape(own.shape) if is_same else value
 

@@ -5,6 +5,7 @@ height and width of the native grid.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +105,7 @@ class AgentAttention(TokenMixer):
         y = F.scaled_dot_product_attention(split_heads(q, self.num_heads), agents, gathered, attn_mask=to_pixels)
         return self.proj(join_heads(y, size) + self.dwc(v))
 
-    def _biases(self, size: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _biases(self, size: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Give ``B1`` ``[1, h, n, N]`` and ``B2`` ``[1, h, N, n]``."""
         height, width = size
         rows, columns = _resize(self.ah_bias, 3, height), _resize(self.aw_bias, 4, width)
@@ -136,6 +137,6 @@ def _resize(table: Tensor, dim: int, length: int) -> Tensor:
     return resized.view(*moved.shape[:-1], length).movedim(-1, dim)
 
 
-def _resize_map(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize_map(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Resize ``[h, n, 7, 7]`` bilinearly to ``[h, n, H, W]``; smaller maps skip cells, as the authors' do."""
     return F.interpolate(maps, size, mode='bilinear', align_corners=False)

@@ -4,6 +4,9 @@ Shape letters: ``B`` images, ``C`` channels, ``N`` pixels, ``h`` heads, ``d = C 
 native grid, ``R`` regions of this map, ``L`` pixels of a region, ``T`` regions that a region attends to.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
@@ -89,7 +92,7 @@ class BiLevelRoutingAttention(TokenMixer):
         qkv = self.qkv(x)
         return self.proj(self.attend(qkv) + self.lepe(qkv[:, 2 * self.embed_dims :]))
 
-    def region_size(self, size: tuple[int, int]) -> tuple[int, int]:
+    def region_size(self, size: Sequence[int]) -> tuple[int, int]:
         """Give height and width of a region, in pixels, on a map of height and width ``size``."""
         rows, columns = size if self.region == 'count' else self.grid_size
         return _ceil_div(rows, self.num_regions), _ceil_div(columns, self.num_regions)
@@ -153,12 +156,12 @@ def _ceil_div(length: int, part: int) -> int:
     return (length + part - 1) // part
 
 
-def _at_most(count: int, limit: int) -> int:
+def _at_most(count: int, limit: Any) -> Any:
     """Give the lesser of a number and a size, which tracers know by a symbol or a tensor."""
     return limit.clamp(max=count) if isinstance(limit, Tensor) else torch.sym_min(count, limit)
 
 
-def _crop(x: Tensor, size: tuple[int, int]) -> Tensor:
+def _crop(x: Tensor, size: Sequence[int]) -> Tensor:
     """Keep the first rows and columns, ``[..., H', W'] -> [..., H, W]``."""
     if not is_traced():
         return x[..., : size[0], : size[1]]

@@ -16,9 +16,18 @@ def pointwise(in_dims: int, out_dims: int, bias: bool = True) -> nn.Conv2d:
     """
     conv = nn.Conv2d(in_dims, out_dims, 1, bias=bias)
     nn.init.trunc_normal_(conv.weight, std=0.02)
-    if bias:
-        nn.init.zeros_(conv.bias)
+    zero_bias(conv)
     return conv
+
+
+def zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
+    """Set the bias of a layer to 0, where it has one.
+
+    Args:
+        layer (nn.Conv2d | nn.Linear): The layer, changed in place.
+    """
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 class ConvNorm(nn.Module):

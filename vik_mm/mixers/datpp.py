@@ -4,6 +4,8 @@ Shape letters: ``B`` images, ``C`` channels, ``N`` pixels, ``h`` heads, ``d = C 
 channels, ``n`` samples on a grid of ``Hk`` and ``Wk``.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
@@ -140,7 +142,7 @@ class DeformableAttention(TokenMixer):
         samples = _sample(groups, points[:, None])
         return samples.unflatten(0, (-1, self.num_groups)).flatten(1, 2).to(x.dtype)
 
-    def position_bias(self, points: Tensor, size: tuple[int, int]) -> Tensor:
+    def position_bias(self, points: Tensor, size: Sequence[int]) -> Tensor:
         """Sample the table at the displacements of pixels from points, ``[B g, n, 2] -> [B, h, N, n]``."""
         axes = [torch.arange(length, device=points.device, dtype=points.dtype) for length in size]
         grid = [(2 * axis - axis[-1]) / axis[-1].clamp(min=1) for axis in axes]

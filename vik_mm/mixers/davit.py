@@ -15,6 +15,7 @@ from vik_mm.errors import BadInputError
 from vik_mm.ops.backends import compute_dtype, without_autocast
 
 from .base import TokenMixer
+from .convolutions import zero_bias
 from .heads import count_heads
 from .windows import WindowAttention, check_window_size
 
@@ -35,7 +36,7 @@ class ConvPosition(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
         nn.init.normal_(self.proj.weight, std=0.02)
-        nn.init.zeros_(self.proj.bias)
+        zero_bias(self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]``."""

@@ -3,6 +3,8 @@
 Shape letters: ``B`` images, ``C`` channels, ``N`` pixels in raster order, ``h`` heads, ``d = C / h``.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from vik_mm.errors import BadInputError
@@ -33,7 +35,7 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
     return x.flatten(2).unflatten(1, (num_heads, -1)).transpose(2, 3)
 
 
-def join_heads(x: Tensor, size: tuple[int, int]) -> Tensor:
+def join_heads(x: Tensor, size: Sequence[int]) -> Tensor:
     """Put heads together to a map of height and width ``size``, ``[B, h, N, d] -> [B, C, H, W]``."""
     return x.transpose(2, 3).flatten(1, 2).unflatten(2, size)
 

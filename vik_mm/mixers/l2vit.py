@@ -12,6 +12,7 @@ from vik_mm.errors import BadInputError
 from vik_mm.ops.backends import compute_dtype, without_autocast
 
 from .base import TokenMixer
+from .convolutions import zero_bias
 from .davit import ConvPosition, DualAttentionBlock
 from .heads import count_heads
 from .windows import WindowAttention, check_window_size
@@ -187,4 +188,4 @@ def _truncate_start_values(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+            zero_bias(layer)

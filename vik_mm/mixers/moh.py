@@ -5,6 +5,7 @@ routed ones, ``P`` pooled keys, ``H0`` and ``W0`` height and width of the native
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from vik_mm.ops import average_to_grid, is_traced
 from vik_mm.ops.backends import compute_dtype
 
 from .base import TokenMixer
-from .convolutions import pointwise
+from .convolutions import pointwise, zero_bias
 from .head_gates import HeadGates
 from .heads import check_pairs, count_heads, join_heads, split_heads
 
@@ -108,9 +109,10 @@ class MixtureOfHeadAttention(TokenMixer):
         self.cpb = nn.Sequential(nn.Linear(2, BIAS_DIMS), nn.ReLU(), nn.Linear(BIAS_DIMS, heads))
         self.proj = pointwise(embed_dims, embed_dims)
         nn.init.trunc_normal_(self.query_embedding, std=0.02)
-        for layer in (self.cpb[0], self.cpb[2]):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        for layer in self.cpb:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
         if self.sr_ratio == 1:
             self.qkv = pointwise(embed_dims, 3 * embed_dims, bias=qkv_bias)
         else:
@@ -122,7 +124,7 @@ class MixtureOfHeadAttention(TokenMixer):
             self.local_tokens = nn.Parameter(torch.empty(heads, head_dims, TAPS))
             self.local_weights = nn.Parameter(torch.zeros(heads, 1, TAPS))
             nn.init.normal_(self.pool.weight, std=math.sqrt(2 / embed_dims))
-            nn.init.zeros_(self.pool.bias)
+            zero_bias(self.pool)
             nn.init.trunc_normal_(self.local_bias, std=0.0004)
             nn.init.trunc_normal_(self.local_tokens, std=0.02)
         self._register_load_state_dict_pre_hook(self._check_kind)
@@ -149,12 +151,13 @@ class MixtureOfHeadAttention(TokenMixer):
 
     def _attend_to_window_and_pool(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        cells = [self.pool_size or torch.sym_max(1, side // self.sr_ratio) for side in (height, width)]
+        # Numbers, or symbols where a tracer runs.
+        cells: list[Any] = [self.pool_size or torch.sym_max(1, side // self.sr_ratio) for side in (height, width)]
         if self.pool_size:
             cells = [torch.sym_min(cell, side) for cell, side in zip(cells, (height, width))]
         check_pairs(self, height * width, cells[0] * cells[1], self.max_tokens)
 
-        pooled = average_to_grid(F.gelu(self.pool(x)), tuple(cells))
+        pooled = average_to_grid(F.gelu(self.pool(x)), (cells[0], cells[1]))
         pooled = self.pool_norm(pooled.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         pooled_k, pooled_v = (split_heads(part, self.num_heads) for part in self.kv(pooled).chunk(2, dim=1))
         k, v = (part.unflatten(1, (self.num_heads, -1)) for part in self.kv(x).chunk(2, dim=1))  # [B, h, d, H, W]
@@ -191,11 +194,11 @@ class MixtureOfHeadAttention(TokenMixer):
         computed once.
         """
         steps, places = zip(*(_distinct_offsets(*axis) for axis in (rows, columns)))
-        weight = self.cpb[0].weight
-        rows, columns = (
+        weight: Any = self.cpb[0].weight
+        row_steps, column_steps = (
             step.to(compute_dtype(weight)) * (4 / max(1, side - 1)) for step, side in zip(steps, self.grid_size)
         )  # in eighths of the native grid
-        offsets = torch.stack(torch.broadcast_tensors(rows[:, None], columns), dim=2)
+        offsets = torch.stack(torch.broadcast_tensors(row_steps[:, None], column_steps), dim=2)
         table = self.cpb((offsets.sign() * (offsets.abs() + 1).log2() / 3).to(weight.dtype)).permute(2, 0, 1)
         down, across = places
         bias = table.flatten(1)[:, down[:, None, :, None] * steps[1].shape[0] + across[None, :, None, :]]
@@ -217,8 +220,8 @@ def _arange(number: int, like: Tensor) -> Tensor:
 
 def _count_like(x: Tensor, height: int, width: int) -> Tensor:
     """Give the number of cells as a tensor: traced sizes have no logarithm."""
-    ones = (x.new_ones(side, dtype=compute_dtype(x)) for side in (height, width))
-    return math.prod(line.sum() for line in ones)
+    rows, columns = (x.new_ones(side, dtype=compute_dtype(x)).sum() for side in (height, width))
+    return rows * columns
 
 
 def _doubled_positions(length: int, cells: int, device: torch.device) -> Tensor:

@@ -134,7 +134,7 @@ class MultiPatchRBFKAN(TokenMixer):
         old_grid = tuple(maps[0].shape[1:])
         if maps[0].shape[0] != _effective_rank(self.rank, old_grid) or maps[1].shape != (*old_grid, maps[0].shape[0]):
             return  # another rank, not another size: load_state_dict says so
-        state_dict.update(zip(names, resample_global_maps(*maps, self.grid_size, self.rank)))
+        state_dict.update(zip(names, resample_global_maps(maps[0], maps[1], self.grid_size, self.rank)))
         self.resampled_from = old_grid
 
 

@@ -5,6 +5,7 @@ Shape letters: ``B`` images, ``C`` channels, ``h`` heads, ``d = C / h``, ``L`` p
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class NeighborhoodAttention(TokenMixer):
             raise BadInputError(f'backend={backend!r} is unknown; choose one of {BACKENDS}')
         self.backend = backend
         # The function, not the package: a model must be copied, and modules of Python cannot be.
-        self.na2d = None if backend == 'tiles' else _find_na2d(is_asked_for=backend == 'natten')
+        self.na2d: Any = None if backend == 'tiles' else _find_na2d(is_asked_for=backend == 'natten')
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
         self.proj = nn.Linear(embed_dims, embed_dims)
         self.bias = None
@@ -130,8 +131,8 @@ class NeighborhoodAttention(TokenMixer):
                 return f'a side of {side} pixels is too short for a kernel of {kernel}'
         return None
 
-    def _fit_dilation(self, x: Tensor) -> tuple[int, ...]:
-        """Give the dilations that the sides of ``[B, H, W, ...]`` have room for."""
+    def _fit_dilation(self, x: Tensor) -> tuple[Any, ...]:
+        """Give the dilations that the sides of ``[B, H, W, ...]`` have room for; tracers know them by symbols."""
         sides = zip(x.shape[1:3], self.kernel_size, self.dilation)
         return tuple(
             1 if dilation == 1 else torch.sym_max(1, torch.sym_min(dilation, side // kernel))
@@ -165,8 +166,9 @@ class NeighborhoodAttention(TokenMixer):
             bias = bias.permute(1, 4, 0, 2, 5, 3, 6).flatten(0, 1).flatten(2, 3).flatten(3)  # [tiles, h, queries, keys]
             mask = bias.to(q.dtype).masked_fill(~mask, float('-inf')).flatten(0, 1)[:, None]
             first = 0
-        y = F.scaled_dot_product_attention(*(part.flatten(first, first + 1) for part in (q, k, v)), attn_mask=mask)
-        y = y.unflatten(first, q.shape[first : first + 2])
+        joined = q.shape[first : first + 2]
+        q, k, v = (part.flatten(first, first + 1) for part in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).unflatten(first, joined)
         # Back from tiles to rows and columns.
         y = y.unflatten(3, (rows.queries.shape[1], -1)).unflatten(0, (rows.queries.shape[0], -1))
         y = y.permute(3, 0, 4, 1, 5, 2, 6).flatten(1, 2).flatten(2, 3).flatten(3)  # of [I, J, h, B, i, j, d]

@@ -3,6 +3,9 @@
 Shape letters: ``B`` images, ``C`` channels, ``N`` pixels, ``h`` heads, ``d`` channels of a head, ``m`` features.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
@@ -99,7 +102,7 @@ class NPRFAttention(TokenMixer):
         answer = answer.to(qkv.dtype).transpose(1, 2).flatten(2)
         return self.proj(answer).transpose(1, 2).unflatten(2, size)
 
-    def choose_backend(self, size: tuple[int, int]) -> str:
+    def choose_backend(self, size: Sequence[int]) -> str:
         """Give the form that a map of height and width ``size`` is computed in, 'dense' or 'fft'."""
         if self.backend is not None:
             return self.backend
@@ -110,19 +113,19 @@ class NPRFAttention(TokenMixer):
         # The length of what phi takes is 1, so that its factor exp(-|x|^2 / 2) / sqrt(m) cancels in the ratio.
         return (F.normalize(x, dim=-1) @ self.features.to(x.dtype).transpose(1, 2)).exp()
 
-    def _position_weights(self, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    def _position_weights(self, size: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Compute ``exp(b)`` of all offsets on a map of ``size``, ``[h, 2 H - 1, 2 W - 1]``."""
         bias = resize_offsets(self.rel_bias.to(dtype), size)
         # A common factor cancels in the ratio; this one keeps exp from overflowing.
         return (bias - bias.detach().amax((1, 2), keepdim=True)).exp()
 
-    def _attend_dense(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
+    def _attend_dense(self, q: Tensor, k: Tensor, v: Tensor, size: Sequence[int]) -> Tensor:
         """Attend with all pairs' weights; features ``[B, h, N, m]``, values and answer ``[B, h, N, d]``."""
         check_pairs(self, q.shape[2], q.shape[2], self.max_tokens)
         weights = (q @ k.transpose(2, 3)) * relative_bias(self._position_weights(size, q.dtype), size)
         return (weights @ v) / weights.sum(dim=-1, keepdim=True)
 
-    def _attend_fft(self, q: Tensor, k: Tensor, v: Tensor, size: tuple[int, int]) -> Tensor:
+    def _attend_fft(self, q: Tensor, k: Tensor, v: Tensor, size: Sequence[int]) -> Tensor:
         """Attend with sums over offsets; features ``[B, h, N, m]``, values and answer ``[B, h, N, d]``."""
         height, width = size
         padded = [_fast_length(2 * side - 1) for side in size]  # so that no sum goes around the map
@@ -131,7 +134,7 @@ class NPRFAttention(TokenMixer):
         weights = torch.fft.rfft2(weights.roll((1 - height, 1 - width), (1, 2))).conj()[:, None, None]
         v = torch.cat([v, v.new_ones(1).expand(*v.shape[:3], 1)], dim=3).transpose(2, 3)  # [B, h, d + 1, N]
 
-        answer = 0
+        answer: Any = 0  # a tensor from the first features on
         # A few features at a time: the maps of all of them would not fit a cache, and large ones not the memory.
         for some_q, some_k in zip(q.split(4, dim=3), k.split(4, dim=3)):
             maps = (some_k.transpose(2, 3)[:, :, :, None] * v[:, :, None]).unflatten(4, size)  # [B, h, 4, d + 1, H, W]
@@ -154,12 +157,12 @@ class NPRFAttention(TokenMixer):
         )
 
 
-def resize_offsets(table: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_offsets(table: Tensor, size: Sequence[int]) -> Tensor:
     """Resize a table of offsets linearly to a map of another size; offset 0 stays, and offsets scale with the map.
 
     Args:
         table (Tensor): ``[h, 2 h' - 1, 2 w' - 1]``, offset 0 in the middle.
-        size (tuple[int, int]): ``H`` and ``W``.
+        size (Sequence[int]): ``H`` and ``W``.
 
     Returns:
         Tensor: ``[h, 2 H - 1, 2 W - 1]``; a side of 1 takes the middle itself.

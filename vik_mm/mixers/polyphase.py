@@ -161,7 +161,7 @@ def _gather(x: Tensor, shifts: Tensor) -> Tensor:
     return x.flatten(2).gather(2, places[:, None].expand(-1, channels, -1)).view(x.shape)
 
 
-def _make_circular(mixer: TokenMixer) -> int:
+def _make_circular(mixer: nn.Module) -> int:
     """Let padded convolutions of a mixer pad with the opposite edge; returns the most pixels that one pads."""
     convs = [m for m in mixer.modules() if isinstance(m, nn.Conv2d) and m.padding != 'valid' and any(_padding(m))]
     if not convs:
@@ -172,7 +172,7 @@ def _make_circular(mixer: TokenMixer) -> int:
 
 
 def _padding(conv: nn.Conv2d) -> tuple[int, ...]:
-    """Pixels that a convolution pads along height and width."""
-    if conv.padding == 'same':
+    """Pixels that a convolution pads along height and width; not for ``padding='valid'``."""
+    if isinstance(conv.padding, str):  # 'same'
         return tuple(dilation * side // 2 for dilation, side in zip(conv.dilation, conv.kernel_size))
     return conv.padding

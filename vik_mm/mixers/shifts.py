@@ -48,7 +48,8 @@ def shifted_sum(weights: Tensor, padded: Tensor, shifts: Shifts) -> Tensor:
     weights = weights.to(padded.dtype)  # autocast gives a softmax of its own dtype
     if is_traced():
         views = _views(padded, shifts, weights.shape[-2:])
-        return sum(weights[:, :, number, None] * view for number, view in enumerate(views))
+        products = [weights[:, :, number, None] * view for number, view in enumerate(views)]
+        return sum(products[1:], start=products[0])
     return _ShiftedSum.apply(weights, padded, shifts)
 
 
@@ -106,5 +107,5 @@ def _scatter(weights: Tensor, x: Tensor, padded: Tensor, shifts: Shifts) -> Tens
     return out
 
 
-def _views(padded: Tensor, shifts: Shifts, size: tuple[int, int]) -> list[Tensor]:
+def _views(padded: Tensor, shifts: Shifts, size: Sequence[int]) -> list[Tensor]:
     return [padded[..., row : row + size[0], column : column + size[1]] for row, column in shifts]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
+from .convolutions import zero_bias
 from .heads import check_pairs, count_heads
 
 
@@ -162,8 +163,8 @@ def _set_start_values(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+            zero_bias(layer)
         elif isinstance(layer, nn.Conv2d):
             fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
             nn.init.normal_(layer.weight, std=(2 / fan_out) ** 0.5)
-            nn.init.zeros_(layer.bias)
+            zero_bias(layer)

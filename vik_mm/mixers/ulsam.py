@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
+from .convolutions import zero_bias
 
 
 @MODELS.register_module()
@@ -71,7 +72,7 @@ class SubspaceAttention(TokenMixer):
         self.pointwise_norm = nn.BatchNorm2d(num_subspaces)
         for conv in (self.depthwise, self.pointwise):
             nn.init.trunc_normal_(conv.weight, std=0.02)
-            nn.init.zeros_(conv.bias)
+            zero_bias(conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""

@@ -4,6 +4,8 @@ Shape letters: ``B`` images, ``C`` channels, ``h`` heads, ``d`` channels of a he
 across, ``S`` and ``T`` rows and columns of a group, ``K`` values of a pixel.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -151,13 +153,13 @@ def crop_map(x: Tensor, height: int, width: int) -> Tensor:
     return x[:, :height, :width]
 
 
-def relative_bias(table: Tensor, side: tuple[int, int]) -> Tensor:
+def relative_bias(table: Tensor, side: Sequence[int]) -> Tensor:
     """Look up the bias of each pair of pixels of a group.
 
     Args:
         table (Tensor): ``[h, 2 P - 1, 2 Q - 1]``, by rows and columns of the key less those of the query; 0 is in the
             middle.
-        side (tuple[int, int]): ``S <= P`` and ``T <= Q``.
+        side (Sequence[int]): ``S <= P`` and ``T <= Q``.
 
     Returns:
         Tensor: ``[h, S T, S T]``, queries by keys.

@@ -3,6 +3,8 @@
 Shape letters: ``B`` images, ``C`` channels, ``R`` rows, one for each pixel.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -82,7 +84,8 @@ class KANMLP(ChannelMLP):
 
     def row_width(self) -> int:
         """Count the basis functions of both layers."""
-        first, second = self.layers
+        layers: Any = self.layers
+        first, second = layers
         return first.num_bases * self.embed_dims + second.num_bases * self.hidden_dims
 
 

@@ -38,6 +38,8 @@ class SplineLayer(nn.Module):
         - Output: ``[R, O]``; splines are computed in float32 at least.
     """
 
+    grid: Tensor
+
     def __init__(self, in_features: int, out_features: int, num_intervals: int, grid_range: tuple[float, float]):
         super().__init__()
         first, last = grid_range

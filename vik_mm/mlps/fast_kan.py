@@ -34,6 +34,8 @@ class FastKANLayer(nn.Module):
         - Output: ``[R, O]``.
     """
 
+    grid: Tensor
+
     def __init__(
         self, in_features: int, out_features: int, num_grids: int, grid_range: tuple[float, float], backend: str | None
     ):

@@ -66,10 +66,10 @@ class GroupRational(nn.Module):
     def __init__(self, num_features: int, num_groups: int, start: str, share_numerator: bool):
         super().__init__()
         self.num_features = num_features
-        numerator, denominator, _ = STARTS[start]
-        numerator = torch.tensor(numerator)
+        above, below, _ = STARTS[start]
+        numerator, denominator = torch.tensor(above), torch.tensor(below)
         self.numerator = nn.Parameter(numerator if share_numerator else numerator.repeat(num_groups, 1))
-        self.denominator = nn.Parameter(torch.tensor(denominator).repeat(num_groups, 1))
+        self.denominator = nn.Parameter(denominator.repeat(num_groups, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[R, F]`` to ``[R, F]``."""

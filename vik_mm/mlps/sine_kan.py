@@ -36,6 +36,8 @@ class SineLayer(nn.Module):
         - Output: ``[R, O]``; sines are computed in float32 at least.
     """
 
+    phase: Tensor
+
     def __init__(self, in_features: int, out_features: int, num_sines: int, is_first: bool):
         super().__init__()
         self.num_bases = num_sines

@@ -216,12 +216,12 @@ def _samples_on_map(offset, size, kernel, geometry):
     stride, padding, dilation = geometry[:2], geometry[2:4], geometry[4:6]
     # [B, deformable groups, kh, kw, (y, x), H', W']
     places = offset.unflatten(1, (-1, *kernel, 2))
-    on_map = True
+    on_map = []
     for axis in (0, 1):
         start = torch.arange(places.shape[5 + axis], device=offset.device) * stride[axis] - padding[axis]
         tap = torch.arange(kernel[axis], device=offset.device) * dilation[axis]
         start = start[:, None] if axis == 0 else start
         tap = tap[:, None, None, None] if axis == 0 else tap[:, None, None]
         at = places[:, :, :, :, axis] + start + tap
-        on_map = (at > -1) & (at < size[axis]) & on_map
-    return on_map.unsqueeze(4).expand_as(places).flatten(1, 4)
+        on_map.append((at > -1) & (at < size[axis]))
+    return (on_map[0] & on_map[1]).unsqueeze(4).expand_as(places).flatten(1, 4)

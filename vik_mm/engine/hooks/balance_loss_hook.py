@@ -34,7 +34,7 @@ class BalanceLossHook(Hook):
         if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
             raise BadInputError(f'weight={weight!r} of BalanceLossHook must be a finite number from 0 up, such as 0.01')
         self.weight = weight
-        self._layers: list[nn.Module] = []
+        self._layers: list[Any] = []
         self._handles: list[Any] = []
 
     def before_train(self, runner) -> None:

@@ -351,7 +351,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         if self._iter:
             self._validate_if_due(self._iter, self._max_iters)
         self.dataloader.batch_sampler.start(self.runner.seed, self.position_at(0, self._iter), is_endless=True)
-        batches = iter(self.dataloader) if self._iter < self._max_iters else None
+        batches = iter(self.dataloader) if self._iter < self._max_iters else iter(())
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self._iterate(self._iter, next(batches))

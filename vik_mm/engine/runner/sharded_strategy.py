@@ -101,6 +101,8 @@ class ShardedStrategy(FSDPStrategy):
         BadInputError: When the model is divided, if it has no such blocks, or parameters would be joined.
     """
 
+    model_wrapper: dict | None
+
     def __init__(self, *, block_classes: Sequence[str] | None = None, **kwargs):
         super().__init__(**kwargs)
         self.block_classes = block_classes

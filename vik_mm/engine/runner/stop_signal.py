@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -48,7 +49,8 @@ class StopSignal:
         self._is_first = get_rank() == 0
         self._same_press = _SAME_PRESS_SECONDS if 'TORCHELASTIC_RUN_ID' in os.environ else 0
         # Of its own, on the CPU: no waiting for the GPU.
-        self._group = distributed.new_group(backend='gloo') if get_world_size() > 1 else None
+        # Any, as new_group may give the number of a group that this process is not in; all are in this one.
+        self._group: Any = distributed.new_group(backend='gloo') if get_world_size() > 1 else None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
