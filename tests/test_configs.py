@@ -12,7 +12,14 @@ from vik_mm import ViTKArAt
 VIK = [
     *(f'vik-{size}_in1k' for size in 'tsbml'),
     *('vik-t_cifar10', 'vik-t-pooling_cifar10', 'vik-t-identity_cifar10', 'vik-t_cifar100'),
-    *('vik-demo_shapes', 'vik-s_imagenette', 'vik-t-attention_cifar10', 'vik-t-5m_cifar10', 'vik-l_fsdp_in1k'),
+    *(
+        'vik-demo_shapes',
+        'vik-s_imagenette',
+        'vik-t_tiny-imagenet100',
+        'vik-t-attention_cifar10',
+        'vik-t-5m_cifar10',
+        'vik-l_fsdp_in1k',
+    ),
 ]
 KARAT = [
     f'vit-{size}_{attention}_{data}'
