@@ -1,6 +1,8 @@
 """Models of configs/_base_ that follow a config of the mm packages: they differ from it where this file says so.
 
-MMSegmentation's configs cannot be bases: MMEngine looks for a package of that name, which OneDL's is not.
+The packages' own files are no bases, so that configs load in every promised environment. For ``mmseg::``, OneDL's
+MMEngine looks for a package called mmsegmentation, which OneDL's is not. For any ``package::``, MMEngine 0.10.7 imports
+pkg_resources, which setuptools has not had since 82.
 """
 
 import pytest
@@ -14,7 +16,18 @@ SEGMENTATION = {
     'data_preprocessor.size',  # theirs is given in the configs of data sets
     'decode_head.num_classes',  # ADE20K's instead of Cityscapes'
 }
+DETECTION = {'backbone', 'neck.in_channels'}
 CHANGED = {
+    ('mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mask-rcnn_vik_fpn'): DETECTION
+    # theirs say the default, True
+    | {'train_cfg.rpn.assigner.match_low_quality', 'train_cfg.rcnn.assigner.match_low_quality'},
+    ('mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py', 'cascade-mask-rcnn_vik_fpn'): DETECTION
+    | {
+        'train_cfg.rpn.assigner.match_low_quality',
+        'train_cfg.rpn.allowed_border',  # that of Mask R-CNN: anchors across the image's edge are trained too
+    },
+    ('mmdet::_base_/models/retinanet_r50_fpn.py', 'retinanet_vik_fpn'): DETECTION
+    | {'neck.start_level'},  # the backbone leaves the first map out
     ('mmseg::_base_/models/fpn_r50.py', 'fpn_vik'): SEGMENTATION | {'neck.in_channels'},
     ('mmseg::_base_/models/upernet_r50.py', 'upernet_vik'): SEGMENTATION
     | {'decode_head.in_channels', 'auxiliary_head.in_channels', 'auxiliary_head.num_classes'},
