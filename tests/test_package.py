@@ -265,7 +265,9 @@ def test_a_built_wheel_works_in_a_fresh_environment(root, tmp_path):
         pytest.skip('uv is not installed; make test installs it')
 
     def run(*command, cwd=tmp_path):
-        result = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=600)
+        # A path to the checkout would hide the wheel.
+        env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+        result = subprocess.run([*map(str, command)], cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 

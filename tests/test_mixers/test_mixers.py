@@ -177,7 +177,7 @@ def test_a_mixer_of_ones_own_is_taken_from_the_registry(make_vik):
 @pytest.mark.parametrize(
     ('cfg', 'error', 'text'),
     [
-        (dict(type='Attention2'), ValueError, "'Attention2' is unknown.*'Identity', 'MultiPatchRBFKAN', 'Pooling'"),
+        (dict(type='Attention2'), ValueError, "'Attention2' is unknown.*'Identity'.*'MultiPatchRBFKAN'.*'Pooling'"),
         ('Pooling', TypeError, 'must be a dict'),
         (dict(global_mix=False), TypeError, 'name its type beside the option'),
         (dict(type='Pooling', rank=64), TypeError, r"no option \['rank'\].*_delete_"),
