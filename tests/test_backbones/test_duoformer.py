@@ -84,7 +84,7 @@ def maps_of(sizes, batch=2):
 
 @torch.no_grad()
 def test_padding_is_hidden_from_the_tokens_of_its_region(make):
-    """Each region alone, with the tokens that it has."""
+    """Each region by itself, with the tokens that it has."""
     model = make(3)
     tokens, is_token = model.gather_regions(maps_of([(5, 9), (3, 5), (2, 3)]), (2, 3))
     assert not is_token.all()

@@ -363,7 +363,7 @@ def _resize(positions: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resize ``[1, D, h, w]`` bicubically to ``[1, D, *grid]``."""
     if not is_traced() and positions.shape[2:] == grid:
         return positions
-    wide = positions.to(compute_dtype(positions))  # CPUs know this in float32 alone
+    wide = positions.to(compute_dtype(positions))  # CPUs know this only in float32
     return F.interpolate(wide, grid, mode='bicubic', align_corners=False, antialias=True).to(positions.dtype)
 
 

@@ -29,7 +29,7 @@ from .own_extent import OwnExtents, refuse_batch_norm
 class Stem(nn.Module):
     """Strided convolution from the image to the first map.
 
-    The image is zero-padded right and below to a multiple of the stride first: the released stem alone drops pixels,
+    The image is zero-padded right and below to a multiple of the stride first: the released stem drops pixels,
     33 rows giving 8.
 
     Args:
@@ -75,7 +75,7 @@ class ViKBlock(nn.Module):
         drop_rate (float): Dropout inside the MLP.
         drop_path_rate (float): Probability that a sample skips a branch in training.
         layer_scale_init_value (float): Start value of layer scale; 0 leaves layer scale out.
-        with_cp (bool): Whether to store the input alone and compute the block again in the backward pass.
+        with_cp (bool): Whether to store only the input and compute the block again in the backward pass.
         mlp (dict): Config of the MLP.
 
     Shape:

@@ -30,7 +30,7 @@ _NO_FEATURES = {'backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg'
 # Parts that are cut from a particular backbone.
 _OF_THE_BACKBONE = {'shared_head'}
 _DECAY_CONSTRUCTORS = {'LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor'}
-# Heads that list several maps and read the last alone, unless the option is on.
+# Heads that list several maps and read only the last, unless the option is on.
 _READ_THE_LAST = {'EncHead': 'add_lateral'}
 _PROBE_SIZE = 320  # SSD's neck needs this much
 

@@ -41,7 +41,7 @@ class Pooling(TokenMixer):
 
 @MODELS.register_module()
 class Identity(TokenMixer):
-    """No mixing at all: pixels meet in the stem and in the down-sampling convolutions alone.
+    """No mixing at all: pixels meet in the stem and in the down-sampling convolutions, and only there.
 
     Source:
         arXiv 2210.13452, IdentityFormer.

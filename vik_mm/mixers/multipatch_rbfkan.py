@@ -20,7 +20,7 @@ from .base import TokenMixer
 
 @MODELS.register_module()
 class MultiPatchRBFKAN(TokenMixer):
-    """Patch-wise RBF-KAN, axis-wise separable mixing and a low-rank global map, each channel alone.
+    """Patch-wise RBF-KAN, axis-wise separable mixing and a low-rank global map, each channel by itself.
 
     .. code-block:: text
 

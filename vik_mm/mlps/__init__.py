@@ -1,4 +1,4 @@
-"""Channel MLPs: ``[B, C, H, W] -> [B, C, H, W]``, each pixel alone, registered, chosen by ``ViK(mlp=...)``."""
+"""Channel MLPs: ``[B, C, H, W] -> [B, C, H, W]``, each pixel by itself, registered, chosen by ``ViK(mlp=...)``."""
 
 from .base import ChannelMLP, build_mlp
 from .conv_mlp import ConvMLP

@@ -14,7 +14,7 @@ from .strips import map_strips
 
 
 class ChannelMLP(nn.Module):
-    """Base of the channel MLPs: maps the channels of each pixel alone.
+    """Base of the channel MLPs: maps the channels of each pixel by itself.
 
     To add one, subclass, keep the four arguments, write :meth:`map_rows`, register the class in
     ``mmpretrain.registry.MODELS``, and name it in ``ViK(mlp=dict(type=...))``.
@@ -45,7 +45,7 @@ class ChannelMLP(nn.Module):
         return answers.reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2).contiguous()
 
     def map_rows(self, rows: Tensor) -> Tensor:
-        """Map ``[R, C]`` to ``[R, C]``, each row alone."""
+        """Map ``[R, C]`` to ``[R, C]``, each row by itself."""
         raise NotImplementedError
 
     def row_width(self) -> int:

@@ -36,7 +36,7 @@ def map_strips(compute: Callable[[Tensor], Tensor], rows: Tensor, width: int) ->
     Small maps, and all maps under a compiler or tracer, are computed at once as they are.
 
     Args:
-        compute (Callable): Maps ``[r, I]`` to ``[r, O]``, each row alone and without random numbers.
+        compute (Callable): Maps ``[r, I]`` to ``[r, O]``, each row by itself and without random numbers.
         rows (Tensor): ``[R, I]``.
         width (int): Values that ``compute`` makes for each row, besides input and output.
 

@@ -74,7 +74,7 @@ def choose(
 
 @contextmanager
 def reference_operators() -> Iterator[None]:
-    """Run all operators as 'reference', whatever they ask for: a trace of it holds PyTorch's operators alone."""
+    """Run all operators as 'reference', whatever they ask for: a trace of it holds only PyTorch's operators."""
     global _is_exporting
     before, _is_exporting = _is_exporting, True
     try:
@@ -135,6 +135,6 @@ def is_exported() -> bool:
 def plain_or_operator(function: Callable, operator: Callable) -> Callable:
     """Choose between a function and the custom operator that wraps it.
 
-    Autograd, compilers and tracers need the operator; without them the function alone saves tens of microseconds.
+    Autograd, compilers and tracers need the operator; without them the plain function saves tens of microseconds.
     """
     return operator if torch.is_grad_enabled() or is_traced() else function

@@ -47,7 +47,7 @@ def spread_to_size(x: Tensor, size: tuple[int, int]) -> Tensor:
         return x
     if size[0] >= x.shape[2] and size[1] >= x.shape[3]:
         return F.interpolate(x, size, mode='bilinear', align_corners=False)
-    # Where an axis shrinks, plain bilinear sampling would skip pixels. CPUs average in float32 alone.
+    # Where an axis shrinks, plain bilinear sampling would skip pixels. CPUs average only in float32.
     wide = x.to(compute_dtype(x))
     return F.interpolate(wide, size, mode='bilinear', align_corners=False, antialias=True).to(x.dtype)
 

@@ -107,7 +107,7 @@ def fit(schedulers: Any, run: RunLength, place: str = 'param_scheduler') -> tupl
     """Fit the schedules of one optimizer to the length of a run.
 
     Args:
-        schedulers (list | dict): Config of a scheduler, or of several; built ones are left alone.
+        schedulers (list | dict): Config of a scheduler, or of several; built ones stay as they are.
         run (RunLength): The run.
         place (str): Where they stand in the config. Defaults to 'param_scheduler'.
 

@@ -1,7 +1,7 @@
 """The Fourier KAN operator in blocks of rows, so that the basis never exists as a whole.
 
 Cosine and sine are computed of the angle itself; those of its multiples follow by ``f(m + 1) = 2 cos(x) f(m) - f(m -
-1)`` with a multiply-add each. The backward pass computes the basis again; what autograd keeps is the input alone.
+1)`` with a multiply-add each. The backward pass computes the basis again; autograd keeps only the input.
 
 Shape letters: ``B`` images, ``H`` heads, ``T`` rows of a head, ``R`` rows of a block, ``F`` in features, ``G``
 frequencies, ``K`` waves of each input (``2 G``), ``O`` out features.

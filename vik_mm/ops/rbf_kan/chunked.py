@@ -1,7 +1,7 @@
 """The RBF-KAN operator in blocks of rows, so that the basis never exists as a whole.
 
 The forward pass evaluates the Gaussians of one block, multiplies them with the weight and drops them; the backward pass
-evaluates them again. What autograd keeps is the input alone, an eighth of what the reference keeps once.
+evaluates them again. Autograd keeps only the input, an eighth of what the reference keeps once.
 
 With ``a = sqrt(log2(e) / 2) / w`` and ``b = c a`` a Gaussian is ``2 ** -(a x - b) ** 2``: one multiply-add, a square
 and an exponential to base two, which PyTorch computes a multiple faster than the natural one. Inside a block the basis

@@ -1,6 +1,6 @@
 """Where the cells of a tile lie: what the kernels of this operator share.
 
-Map and rows differ in their addresses alone: a row of a map is a patch, its pixels are read from and written to the
+Map and rows differ only in their addresses: a row of a map is a patch, its pixels are read from and written to the
 ``[B, C, H, W]`` map itself, and pixels outside of the map count as zero.
 
 Shape letters: as in ``triton.py``.
