@@ -131,15 +131,23 @@ def test_a_checkpoint_of_the_same_img_size_is_not_touched(make_vik, messages):
         assert torch.equal(parameter, source.get_parameter(name))
 
 
-@pytest.mark.parametrize('theirs', ['base', 'tiny'])
-def test_a_checkpoint_of_another_arch_is_refused_by_name(theirs):
-    weights = vik_mm.ViK(arch=theirs, img_size=32).state_dict()
-    model = vik_mm.ViK(arch='small', img_size=32)
+@pytest.mark.parametrize(
+    ('theirs', 'mlp'), [('base', dict(type='ConvMLP')), ('tiny', dict(type='ConvMLP')), ('tiny', dict(type='GRKAN'))]
+)
+def test_a_checkpoint_of_another_arch_is_refused_by_name(theirs, mlp):
+    weights = vik_mm.ViK(arch=theirs, img_size=32, mlp=mlp).state_dict()
+    model = vik_mm.ViK(arch='small', img_size=32, mlp=mlp)
     before = {name: p.clone() for name, p in model.named_parameters()}
     for load in LOADERS.values():
         with pytest.raises(ValueError, match=rf"another arch \({theirs}\).*arch='small'"):
             load(model, weights)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize('init_cfg', [dict(file='x.pth'), dict(checkpoint=None), dict(checkpoint='x', prefx='')])
+def test_a_misspelt_pretrained_init_cfg_is_named(make_vik, init_cfg):
+    with pytest.raises(BadInputError, match='must have a checkpoint, as text'):
+        make_vik(init_cfg=dict(type='Pretrained', **init_cfg)).init_weights()
 
 
 def test_another_rank_is_another_model(make_vik):

@@ -98,10 +98,11 @@ def test_the_mixers_original_fills_the_mixer_inside():
     ('options', 'text'),
     [
         (dict(inner=dict(type='Pooling')), 'Pooling has no window_size to anchor; give stride='),
+        (dict(inner=dict(type='LocalRelation')), 'LocalRelation has no window_size to anchor; give stride='),
         (dict(stride=0), 'stride=0 must be an integer of at least 1'),
         (dict(circular_convs=True), 'MaxViTAttention has no padded convolution'),
     ],
-    ids=['no-window', 'stride', 'no-convolution'],
+    ids=['no-window', 'sliding-window', 'stride', 'no-convolution'],
 )
 def test_bad_options_are_named(options, text):
     with pytest.raises(BadInputError, match=text):

@@ -183,6 +183,10 @@ class ViTKArAt(VisionTransformer):
         settings: Any = self.arch_settings  # of this arch, which MMPretrain's transformer has looked up
         heads, grid, prefix = settings['num_heads'], self.patch_resolution, self.num_extra_tokens
         mixes_maps = is_mixer(attn_cfg)
+        if mixes_maps and window_size:
+            raise BadInputError(
+                f'window_size={window_size} is for attention; a token mixer mixes the whole map: set it to 0'
+            )
         universal = attn_cfg.get('universal', False) and not mixes_maps
         windowed = [window_size > 0 and i not in global_indices for i in range(self.num_layers)]
         first_layers = self._first_layers()

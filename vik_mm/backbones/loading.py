@@ -32,10 +32,15 @@ class PretrainedBackbone(BaseBackbone):
         if self.is_init or not isinstance(init_cfg, dict) or init_cfg.get('type') != 'Pretrained':
             super().init_weights()
             return
+        options = {key: value for key, value in init_cfg.items() if key != 'type'}
+        if not isinstance(options.get('checkpoint'), str) or options.keys() - {'checkpoint', 'prefix', 'map_location'}:
+            raise BadInputError(
+                f'backbone.init_cfg={init_cfg!r} must have a checkpoint, as text, and may have prefix and map_location'
+            )
         self.init_cfg = None  # MMEngine initialises the parts; it would read the file too
         super().init_weights()
         self.init_cfg = init_cfg
-        load_pretrained(self, **{key: value for key, value in init_cfg.items() if key != 'type'})
+        load_pretrained(self, **options)
 
 
 def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = None, map_location: str = 'cpu') -> None:
@@ -50,7 +55,7 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
     Raises:
         BadInputError: If there is no such file, or it holds nothing of the backbone.
     """
-    if '://' not in checkpoint and not os.path.isfile(checkpoint):
+    if '://' not in checkpoint and not os.path.isfile(os.path.expanduser(checkpoint)):
         raise BadInputError(
             f'backbone.init_cfg.checkpoint={checkpoint} does not exist; name a ViK checkpoint with --cfg-options '
             'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with model.backbone.init_cfg=None'
@@ -102,7 +107,7 @@ def _describe_stages(state_dict: Mapping[str, Tensor]) -> dict[int, tuple[int, i
     """Read (blocks, channels) of each stage off the keys and shapes of a ViK state dict."""
     stages: dict[int, tuple[int, int]] = {}
     for key, value in state_dict.items():
-        if match := re.match(r'stages\.(\d+)\.blocks\.(\d+)\.mlp\.fc2\.weight$', key):
+        if match := re.match(r'stages\.(\d+)\.blocks\.(\d+)\.norm2\.weight$', key):
             stage, block = int(match[1]), int(match[2])
             stages[stage] = (max(block + 1, stages.get(stage, (0,))[0]), value.shape[0])
     return stages

@@ -21,7 +21,6 @@ from vik_mm.mlps import build_mlp
 from vik_mm.ops import pad_to_multiple
 
 from . import arguments
-from .arguments import MIN_IMAGE_SIZE
 from .loading import PretrainedBackbone, refuse_other_arch
 from .own_extent import OwnExtents, refuse_batch_norm
 
@@ -293,7 +292,7 @@ class ViK(OwnExtents, PretrainedBackbone):
             ValueError: If the number of dimensions or channels is wrong, or a side is less than 32.
         """
         arguments.check_images(x, self.in_channels)
-        return self.compute_each_image(x, MIN_IMAGE_SIZE) if self.ignore_padding else self._compute_maps(x)
+        return self.compute_each_image(x, arguments.MIN_IMAGE_SIZE) if self.ignore_padding else self._compute_maps(x)
 
     def _compute_maps(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)

@@ -153,7 +153,7 @@ def _check_files(path: Path, above: tuple[Path, ...]) -> None:
     if '{{' in text:
         raise BadInputError(f'{path}: {{{{ ... }}}}, which is filled in before the file is read, is no data')
     bases = content.get('_base_', [])
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases if isinstance(bases, (list, tuple)) else [bases]:
         if not isinstance(base, str) or '::' in base:
             raise BadInputError(f'{path}: _base_ {base!r} is no file')
         _check_files(path.parent / base, (*above, path.resolve()))

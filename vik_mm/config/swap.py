@@ -72,7 +72,7 @@ def swap_backbone(cfg: Config, backbone: str | dict) -> Config:
         _cut_unread(model, path)
         stages = _match_stages(model.backbone, old_maps, new_maps, scope, f'{path}.backbone')
         used = _used_maps(model, len(stages), path)
-        _Rewriter(model, path, scope, old_maps, new_maps, stages, used).run()
+        _ChannelReplacer(model, path, scope, old_maps, new_maps, stages, used).run()
 
     model.backbone = ConfigDict({**new, 'out_indices': tuple(stages[i] for i in used)})
     _drop_checkpoints(cfg, model, path)
@@ -254,7 +254,7 @@ def _used_maps(model: dict, count: int, path: str) -> list[int]:
     return sorted(used) or list(range(count))
 
 
-class _Rewriter:
+class _ChannelReplacer:
     """Follows the maps through necks into heads, old and new side by side, and replaces channels on the way."""
 
     def __init__(self, model, path, scope, old_maps, new_maps, stages, used):

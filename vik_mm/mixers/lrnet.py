@@ -81,7 +81,8 @@ class LocalRelation(TokenMixer):
         if prior_dims < 1:
             raise BadInputError(f'prior_dims={prior_dims} must be at least 1')
         groups = embed_dims // channels_per_group
-        self.window_size, self.similarity, self.prior = window_size, similarity, prior
+        # Not window_size: PolyphaseAnchoring takes a mixer that has one for one whose windows stand side by side.
+        self.kernel_size, self.similarity, self.prior = window_size, similarity, prior
         self.query = nn.Conv2d(embed_dims, groups, 1)
         self.key = nn.Conv2d(embed_dims, groups, 1)
         if prior == 'mlp':
@@ -104,7 +105,7 @@ class LocalRelation(TokenMixer):
         if self.prior == 'table':
             return self.prior_table
         values = self.prior_net(self.offsets)  # [K K, G]
-        return values.t().unflatten(1, (self.window_size, self.window_size))
+        return values.t().unflatten(1, (self.kernel_size, self.kernel_size))
 
 
 def local_relation(q: Tensor, k: Tensor, v: Tensor, prior: Tensor, similarity: str = 'multiply') -> Tensor:

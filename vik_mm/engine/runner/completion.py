@@ -49,14 +49,21 @@ def complete_config(cfg: Config, is_training: bool = True) -> None:
 
 def _has_resumable_loop(loop: dict[str, Any]) -> bool:
     """Put one of ours in the place of MMEngine's loop; tell whether there is one of ours then."""
-    by_epoch = loop.pop('by_epoch', None)
+    by_epoch = loop.get('by_epoch')
     kind = _name(loop) or ('EpochBasedTrainLoop' if by_epoch in (True, None) else 'IterBasedTrainLoop')
     if kind in _LOOPS:
         loop['type'] = kind = _LOOPS[kind]
         _log('train_cfg.type', kind)
     elif kind not in _LOOPS.values():
-        print_log(f'{kind} is not one of MMEngine: after --resume it will draw other random numbers', logger='current')
-    return kind in _LOOPS.values()
+        print_log(
+            f'{kind} is not one of MMEngine: after --resume it will draw other random numbers, and schedules are not '
+            'fitted to the run',
+            logger='current',
+        )
+    if kind not in _LOOPS.values():
+        return False
+    loop.pop('by_epoch', None)
+    return True
 
 
 def _add_to_loaders(cfg: Config, splits: tuple[str, ...], key: str, function: str) -> None:
