@@ -16,8 +16,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.errors import BadInputError
-from vik_mm.mixers.windows import crop_map, merge_windows, split_windows
-from vik_mm.ops import is_traced
+from vik_mm.mixers.windows import merge_windows, split_windows
+from vik_mm.ops import crop_map, is_traced
 from vik_mm.ops.backends import compute_dtype
 
 OUT_TYPES = ('cls_token', 'featmap')
@@ -302,7 +302,7 @@ class DuoFormer(BaseBackbone):
         maps = []
         for part, side, (height, width) in zip(parts, self.sides, sizes):
             x = merge_windows(part.unflatten(1, grid).unflatten(3, (side, side)))  # [B, side H, side W, D]
-            maps.append(crop_map(x, height, width).permute(0, 3, 1, 2).contiguous())
+            maps.append(crop_map(x, height, width, dim=1).permute(0, 3, 1, 2).contiguous())
         return tuple(maps)
 
     def train(self, mode: bool = True) -> 'DuoFormer':

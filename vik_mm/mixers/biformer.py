@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.errors import BadInputError
-from vik_mm.ops import is_traced
+from vik_mm.ops import crop_map, is_traced
 from vik_mm.ops.backends import compute_dtype, without_autocast
 
 from .base import TokenMixer
@@ -130,7 +130,7 @@ class BiLevelRoutingAttention(TokenMixer):
 
         out = out.transpose(1, 2).flatten(2).view(batch, down, across, rows, columns, channels)
         out = out.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-        return _crop(out, size)
+        return crop_map(out, *size)
 
     def route(self, cut: Tensor, is_real: Tensor, topk: int) -> Tensor:
         """Choose regions for each region.
@@ -159,15 +159,6 @@ def _ceil_div(length: int, part: int) -> int:
 def _at_most(count: int, limit: Any) -> Any:
     """Give the lesser of a number and a size, which tracers know by a symbol or a tensor."""
     return limit.clamp(max=count) if isinstance(limit, Tensor) else torch.sym_min(count, limit)
-
-
-def _crop(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Keep the first rows and columns, ``[..., H', W'] -> [..., H, W]``."""
-    if not is_traced():
-        return x[..., : size[0], : size[1]]
-    # A view would bind the graph to whether there is something to cut off.
-    row, column = (torch.arange(side, device=x.device) for side in size)
-    return x.index_select(-2, row).index_select(-1, column)
 
 
 def _is_real(size, regions, region_size, device) -> Tensor:

@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.errors import BadInputError
-from vik_mm.ops import is_traced, pad_to_multiple
+from vik_mm.ops import crop_map, pad_to_multiple
 
 from .base import TokenMixer
 from .convolutions import ConvNorm
@@ -102,7 +102,7 @@ class CascadedGroupAttention(TokenMixer):
         windows = padded.reshape(-1, self.embed_dims, down, side, across, side).permute(0, 2, 4, 1, 3, 5)
         y = self._attend(windows.flatten(0, 2), self._padding_mask(x, down, across) if self.mask_padding else None)
         y = y.unflatten(0, (-1, down, across)).permute(0, 3, 1, 4, 2, 5)
-        return _crop(y.reshape(-1, self.embed_dims, down * side, across * side), height, width)
+        return crop_map(y.reshape(-1, self.embed_dims, down * side, across * side), height, width)
 
     def _attend(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """Attend within windows ``[B', C, w, w]``; ``mask`` ``[B' / B, 1, w * w]`` is added to the scores."""
@@ -140,12 +140,3 @@ class CascadedGroupAttention(TokenMixer):
                 f'{prefix}position_bias of the checkpoint was resized from windows of {old} pixels to {side}',
                 logger='current',
             )
-
-
-def _crop(x: Tensor, height: int, width: int) -> Tensor:
-    """Keep the first rows and columns of ``[B, C, H', W']``."""
-    if not is_traced():
-        return x[:, :, :height, :width]
-    # A view would bind the graph to whether there is something to cut off.
-    rows, columns = (torch.arange(length, device=x.device) for length in (height, width))
-    return x.index_select(2, rows).index_select(3, columns)

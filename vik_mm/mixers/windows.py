@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vik_mm.errors import BadInputError
-from vik_mm.ops import is_traced
+from vik_mm.ops import crop_map, is_traced
 
 
 class WindowAttention(nn.Module):
@@ -70,7 +70,7 @@ class WindowAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B I J, h, S T, d]
         answer = F.scaled_dot_product_attention(q, k, v, attn_mask=self._score_bias(q, side, inside, batch))
         answer = self.proj(answer.transpose(1, 2).flatten(2)).view(groups.shape)
-        return crop_map(merge_windows(answer, self.spread), height, width).permute(0, 3, 1, 2)
+        return crop_map(merge_windows(answer, self.spread), height, width, dim=1).permute(0, 3, 1, 2)
 
     def _group_side(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of a group; those of a smaller map where its padding would be hidden anyway."""
@@ -134,23 +134,6 @@ def merge_windows(groups: Tensor, spread: bool = False) -> Tensor:
     """
     x = groups.permute(0, 3, 1, 4, 2, 5) if spread else groups.transpose(2, 3)
     return x.flatten(3, 4).flatten(1, 2)
-
-
-def crop_map(x: Tensor, height: int, width: int) -> Tensor:
-    """Cut a map to its first rows and columns.
-
-    Args:
-        x (Tensor): ``[B, H', W', K]``.
-        height (int): ``H``.
-        width (int): ``W``.
-
-    Returns:
-        Tensor: ``[B, H, W, K]``.
-    """
-    if is_traced():  # a slice would bind the graph to whether there is padding, by the slice's memory layout
-        rows, columns = (torch.arange(length, device=x.device) for length in (height, width))
-        return x.index_select(1, rows).index_select(2, columns)
-    return x[:, :height, :width]
 
 
 def relative_bias(table: Tensor, side: Sequence[int]) -> Tensor:

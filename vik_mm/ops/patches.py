@@ -3,6 +3,7 @@
 Shape letters: ``P`` patch side.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -57,3 +58,22 @@ def merge_patches(patches: Tensor, patch_size: int) -> Tensor:
     *lead, down, across, _ = patches.shape
     x = patches.reshape(*lead, down, across, patch_size, patch_size).transpose(-3, -2)
     return x.reshape(*lead, down * patch_size, across * patch_size)
+
+
+def crop_map(x: Tensor, height: int, width: int, dim: int = -2) -> Tensor:
+    """Cut a map to its first rows and columns.
+
+    Args:
+        x (Tensor): A map of at least that size.
+        height (int): Rows to keep.
+        width (int): Columns to keep.
+        dim (int): Dimension of the rows; that of the columns follows it. Defaults to -2.
+
+    Returns:
+        Tensor: The same map with ``height`` rows and ``width`` columns.
+    """
+    if not is_traced():
+        return x.narrow(dim, 0, height).narrow(dim + 1, 0, width)
+    # A view would bind the graph to whether there is something to cut off.
+    rows, columns = (torch.arange(length, device=x.device) for length in (height, width))
+    return x.index_select(dim, rows).index_select(dim + 1, columns)
