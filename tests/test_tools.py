@@ -54,6 +54,27 @@ def test_train_resume_and_test_go_through(tmp_path, shapes_config, run_tool):
     assert len(list(pictures.rglob('*.png'))) == 8
 
 
+def test_switched_off_head_answers_with_its_bias(tmp_path, shapes_config, shapes_folder, call_tool):
+    from mmengine.config import Config
+    from mmpretrain.registry import MODELS
+
+    state = MODELS.build(Config.fromfile(shapes_config).model).state_dict()
+    state['head.fc.bias'] = torch.arange(len(state['head.fc.bias']), 0.0, -1)
+    path, out = tmp_path / 'model.pth', tmp_path / 'rows.csv'
+    torch.save(dict(state_dict=state), path)
+    call = ('analysis_tools/switch_off.py', shapes_config, path, '--metrics', 'accuracy/top1', '--out', out)
+    code, text = call_tool(*call, '--zero', r'head\.fc\.weight', 'head')
+    assert not code, text
+    counts = [len(list(folder.iterdir())) for folder in sorted((shapes_folder / 'imagenet/test').iterdir())]
+    rows = [line.split(',') for line in out.read_text().split()]
+    assert rows[0] == ['zero', 'tensors', 'accuracy/top1']
+    assert [row[:2] for row in rows[1:]] == [['nothing', '0'], [r'head\.fc\.weight', '1'], ['head', '2']]
+    assert float(rows[2][2]) == pytest.approx(100 * counts[0] / sum(counts), abs=1e-3)
+
+    code, _ = call_tool(*call, '--zero', 'no_such_part')
+    assert "--zero 'no_such_part' names none of the weights" in str(code)
+
+
 def test_slurm_scripts_hand_their_arguments_to_srun(tmp_path, run_tool):
     srun = tmp_path / 'bin/srun'
     srun.parent.mkdir()
@@ -252,6 +273,10 @@ EARLY_ERRORS = {
     'tools/analysis_tools/resolution_table.py': [
         (['none.py', HERE, '--metrics', 'mIoU'], 'config none.py does not exist'),
         ([CONFIG, 'none.pth', '--metrics', 'mIoU'], 'checkpoint none.pth does not exist'),
+    ],
+    'tools/analysis_tools/switch_off.py': [
+        ([CONFIG, 'none.pth', '--metrics', 'mIoU', '--zero', 'a'], 'checkpoint none.pth does not exist'),
+        ([CONFIG, HERE, '--metrics', 'mIoU', '--zero', '['], "--zero '[' is no regular expression"),
     ],
     'tools/analysis_tools/swap_sweep.py': [(['mmdet/none'], "unknown ['mmdet/none']; choose from mmdet/atss ")],
     'tools/model_converters/publish.py': [(['none.pth', 'out'], 'checkpoint none.pth does not exist')],

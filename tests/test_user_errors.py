@@ -47,6 +47,7 @@ TOOLS = {
     'compare.py': ('no_coco', 'error: .*a study is a mapping', 'studies.study.read_study'),
     'analysis_tools/get_flops.py': ('broken', ARCH, 'vik_mm.config.load_config'),
     'analysis_tools/resolution_table.py': ('broken empty --metrics x', ARCH, 'vik_mm.config.load_config'),
+    'analysis_tools/switch_off.py': ('broken empty --metrics x --zero y', ARCH, 'vik_mm.config.load_config'),
     'analysis_tools/swap_sweep.py': ('nothing', r"error: unknown \['nothing'\]", 'rich.progress.Progress'),
     'model_converters/publish.py': ('empty out', 'error: there are no weights', 'vik_mm.checkpoints.read_checkpoint'),
     'model_converters/reference_to_vik_mm.py': (
