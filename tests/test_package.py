@@ -31,8 +31,9 @@ LAYERS = {
     'engine': {'checkpoints', 'compat', 'datasets', 'errors'},
     'deploy': {'backbones', 'compat', 'errors', 'ops', 'version'},
     'inference': {'backbones', 'checkpoints', 'config', 'datasets', 'deploy', 'errors'},
+    'evaluation': {'checkpoints', 'config', 'datasets', 'deploy', 'engine', 'errors'},
     'analysis': {'attention'},
-    'visualization': {'analysis'},
+    'visualization': {'analysis', 'evaluation'},
 }
 TORCH_ONLY = {'ops', 'layers'}
 
@@ -253,6 +254,7 @@ assert result['pred_scores'].shape == (1000,) and result['pred_class']
 root = Path(vik_mm.__file__).parent / '.mim'
 assert (root / 'tools/train.py').is_file() and (root / 'tools/dist_train.sh').is_file()
 assert not list(root.rglob('*.pyc'))
+assert (Path(vik_mm.__file__).parent / 'visualization/report/page.css').is_file()
 print('the wheel works')
 """
 
@@ -280,3 +282,9 @@ def test_a_built_wheel_works_in_a_fresh_environment(root, tmp_path):
     python = tmp_path / 'fresh/bin/python'
     run(uv, 'pip', 'install', '--quiet', '--python', python, '-c', root / 'constraints.txt', f'{wheel}[onedl]')
     assert 'the wheel works' in run(python, '-c', WHEEL_CHECK)
+    command = tmp_path / 'fresh/bin/vik-mm'
+    assert 'evaluate' in run(command, '--help')
+    assert run(command, 'train', '--help').startswith('usage: vik-mm train')
+    # Its configs are in the wheel; what it lacks is the data.
+    refused = subprocess.run([command, 'train', 'vik_mm::vik/vik-demo_shapes.py'], cwd=tmp_path, capture_output=True)
+    assert b'the train data set is not there' in refused.stderr

@@ -31,17 +31,14 @@ def check(args):
 
 def prepare(args):
     """Make the config that goes to the Runner."""
-    from vik_mm.checkpoints import load_checkpoints_as_data, read_checkpoint
-    from vik_mm.config import fit_to_machine, load_config
+    from vik_mm.checkpoints import load_checkpoints_as_data
+    from vik_mm.config import load_config
     from vik_mm.datasets.layouts import check_datasets
-    from vik_mm.deploy import exported_format
-    from vik_mm.engine.runner import complete_config, init_distributed
+    from vik_mm.evaluation import prepare_test
 
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
     check_datasets(cfg, splits=('test',))
-    if args.amp:
-        cfg.test_cfg.fp16 = True
     if args.show_dir:
         scope = cfg.get('default_scope')
         if scope not in DRAW or 'visualization' not in cfg.get('default_hooks', {}):
@@ -51,43 +48,19 @@ def prepare(args):
         cfg.default_hooks.visualization.update(DRAW[scope](args.show_dir))
         if scope == 'mmseg':
             cfg.visualizer.save_dir = args.show_dir
-    if exported_format(args.checkpoint) or 'ema_state_dict' not in read_checkpoint(args.checkpoint):
-        # A file to hand out: there is one set of weights, and MMPretrain's hook would look for two.
-        cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'EMAHook']
-    if cfg.get('runner_type') == 'FlexibleRunner':
-        # What divides a training; each process tests with the model whole.
-        cfg.pop('runner_type')
-        cfg.pop('strategy', None)
-    # The weights are loaded strictly below.
-    cfg.load_from, cfg.resume = None, False
-    if args.compile:
-        cfg.compile = True
-    complete_config(cfg, is_training=False)
-    init_distributed(cfg, args.launcher, args.local_rank)
-    fit_to_machine(cfg)
+    prepare_test(cfg, args.checkpoint, args.amp, args.compile, args.launcher, args.local_rank)
     return cfg
 
 
 def run(args):
     """Test."""
     from mmengine.evaluator import DumpResults
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
 
-    from vik_mm.checkpoints import load_runner_weights
     from vik_mm.datasets.layouts import explain_failed_downloads
-    from vik_mm.deploy import exported_format, run_exported
+    from vik_mm.evaluation import build_test_runner
 
     cfg = prepare(args)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    try:
-        # Strict: with a weight missing, the figures that come out would be those of no model.
-        if exported_format(args.checkpoint):
-            run_exported(runner.model, args.checkpoint)
-        else:
-            load_runner_weights(runner, args.checkpoint)
-    except BadInputError as error:
-        raise BadInputError(f'{args.checkpoint} does not fit {args.config}: {error}') from error
+    runner = build_test_runner(cfg, args.checkpoint)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     with explain_failed_downloads(cfg):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .errors import BadInputError
 
-PACKAGES = ('mmdet', 'mmseg', 'mmpretrain')
+PACKAGES = ('mmdet', 'mmseg', 'mmpretrain', 'vik_mm')
 ENDINGS = ('.py', '.json', '.yaml', '.yml')
 
 
@@ -13,7 +13,7 @@ def shipped_configs(package: str) -> Path:
     """Find the folder of a package's configs.
 
     Args:
-        package (str): 'mmdet', 'mmseg' or 'mmpretrain'.
+        package (str): 'mmdet', 'mmseg', 'mmpretrain' or 'vik_mm'.
 
     Returns:
         Path: The folder.
