@@ -57,7 +57,11 @@ def _value(node: ast.expr, name: str) -> Any:
     if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
         kind = {ast.List: list, ast.Tuple: tuple, ast.Set: set}[type(node)]
         return kind(_value(each, name) for each in node.elts)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        if len(node.args) == 1 and not node.keywords and isinstance(node.args[0], ast.Dict):
+            return _value(node.args[0], name)  # dict({...}): how MMEngine writes keys that are no names
+        if node.args:
+            raise _refusal(node, name)
         return {_argument(keyword, name): _value(keyword.value, name) for keyword in node.keywords}
     return _key(node, name)
 
