@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from vik_mm_cli.command_line import add_config_arguments, parse
+from vik_mm_cli.command_line import add_config_arguments, add_tile_arguments, check_tile_arguments, parse
 from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 MAX_ERRORS_SHOWN = 20
@@ -31,24 +31,29 @@ def parse_args(argv=None):
         '--score-thr', type=float, default=0.3, help='lowest score of objects that are drawn (default: %(default)s)'
     )
     parser.add_argument('--no-pictures', action='store_true', help='write no pictures of the results')
-    return parse(parser, argv)
+    parser.add_argument('--amp', action='store_true', help='compute in mixed precision')
+    add_tile_arguments(parser)
+    return parse(parser, argv, check_tile_arguments)
 
 
-def predict(predictor, image, out, args):
+def predict(model, image, out, args):
     """Predict on one image and write its pictures; return its record."""
     from vik_mm.inference.input_images import OUTPUT_ENDINGS
 
-    record, sample = predictor(image.path)
-    if record['task'] == 'segmentation':
+    (result,) = model.predict(
+        image.path, batch_size=args.tile_batch_size, score_thr=0, tile=args.tile, overlap=args.overlap
+    )
+    record = result.to_dict()
+    if result.task == 'segmentation':
         record['label_map'] = image.output + OUTPUT_ENDINGS['label_map']
-        predictor.save_label_map(sample, out / record['label_map'])
+        result.save_label_map(out / record['label_map'])
     if not args.no_pictures:
         record['picture'] = image.output + OUTPUT_ENDINGS['picture']
-        predictor.draw(image.path, sample, out / record['picture'], args.score_thr)
+        result.save(out / record['picture'], args.score_thr)
     return record
 
 
-def predict_all(predictor, images, files, stop, args):
+def predict_all(model, images, files, stop, args):
     """Predict on all images, or until a signal; raise OSError where nothing more can be written."""
     from rich.progress import track
 
@@ -58,7 +63,7 @@ def predict_all(predictor, images, files, stop, args):
         if stop.received:
             break
         try:
-            files.add(image.path, predict(predictor, image, files.out, args))
+            files.add(image.path, predict(model, image, files.out, args))
         except Exception as error:
             if is_disk_full(error):
                 raise
@@ -85,9 +90,10 @@ def run(args):
     from vik_mm.checkpoints import check_checkpoint_file, load_checkpoints_as_data
     from vik_mm.config import load_config
     from vik_mm.deploy import exported_format
-    from vik_mm.inference import Predictor
+    from vik_mm.inference import Model
     from vik_mm.inference.input_images import find_images, readable
     from vik_mm.inference.prediction_files import PredictionFiles, StopSignals, check_writable
+    from vik_mm.inference.tiling import check_task
 
     check_writable(args.out)
     found = find_images(args.images, args.out)
@@ -95,7 +101,9 @@ def run(args):
         check_checkpoint_file(args.checkpoint)
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, backbone=args.backbone, is_safe=args.safe_config)
-    predictor = Predictor(cfg, args.checkpoint, device=args.device)
+    model = Model(cfg, args.checkpoint, args.device, args.amp)
+    if args.tile is not None:
+        check_task(model.task)
     files = PredictionFiles(args.out)
     for note in found.notes:
         print(f'note: {note}', file=sys.stderr)
@@ -103,7 +111,7 @@ def run(args):
     with StopSignals() as stop:
         try:
             with files:
-                predict_all(predictor, found.images, files, stop, args)
+                predict_all(model, found.images, files, stop, args)
         except OSError as error:
             fatal = error
         except KeyboardInterrupt:  # a second signal

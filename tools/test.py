@@ -2,7 +2,13 @@
 
 import argparse
 
-from vik_mm_cli.command_line import add_config_arguments, add_launch_arguments, parse
+from vik_mm_cli.command_line import (
+    add_config_arguments,
+    add_launch_arguments,
+    add_tile_arguments,
+    check_tile_arguments,
+    parse,
+)
 from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 # How each package's visualization hook is told to draw into a folder.
@@ -20,6 +26,7 @@ def parse_args(argv=None):
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
     parser.add_argument('--show-dir', help='draw the predictions into pictures in this folder')
+    add_tile_arguments(parser)
     add_launch_arguments(parser)
     return parse(parser, argv, check)
 
@@ -27,6 +34,9 @@ def parse_args(argv=None):
 def check(args):
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise BadInputError(f'--out {args.out} must end in .pkl')
+    check_tile_arguments(args)
+    if args.tile is not None and args.show_dir:
+        raise BadInputError('--show-dir draws no predictions in windows; tools/infer.py --tile does')
 
 
 def prepare(args):
@@ -39,6 +49,10 @@ def prepare(args):
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
     check_datasets(cfg, splits=('test',))
+    if args.tile is not None:
+        given = {key: value for key, value in (cfg.get('test_cfg') or {}).items() if key == 'fp16'}
+        windows = dict(tile=args.tile, overlap=args.overlap, tile_batch_size=args.tile_batch_size)
+        cfg.test_cfg = dict(given, type='TiledTestLoop', **windows)
     if args.show_dir:
         scope = cfg.get('default_scope')
         if scope not in DRAW or 'visualization' not in cfg.get('default_hooks', {}):

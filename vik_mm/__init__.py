@@ -16,9 +16,10 @@ from vik_mm.config.swap import swap_backbone  # noqa: E402
 
 from . import datasets, engine, mixers, mlps  # noqa: E402, F401  register
 from .backbones import ViK, ViTKArAt  # noqa: E402
+from .inference import load  # noqa: E402
 from .model_index import register_model_index  # noqa: E402
 from .version import __version__  # noqa: E402
 
 register_model_index()
 
-__all__ = ['ViK', 'ViTKArAt', '__version__', 'swap_backbone']
+__all__ = ['ViK', 'ViTKArAt', '__version__', 'load', 'swap_backbone']

@@ -49,6 +49,46 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tile_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what has a tool predict on large pictures in windows.
+
+    Args:
+        parser (ArgumentParser): Changed in place.
+    """
+    parser.add_argument(
+        '--tile',
+        type=int,
+        metavar='PIXELS',
+        help='predict on larger pictures in windows of this side, cut at their own resolution',
+    )
+    parser.add_argument(
+        '--overlap',
+        type=float,
+        default=0.2,
+        help="share of a window's side that the next window sees too (default: %(default)s)",
+    )
+    parser.add_argument(
+        '--tile-batch-size', type=int, default=1, metavar='N', help='windows computed together (default: %(default)s)'
+    )
+
+
+def check_tile_arguments(args: argparse.Namespace) -> None:
+    """Make sure that windows can be laid as :func:`add_tile_arguments` has read them.
+
+    Args:
+        args (Namespace): The arguments.
+
+    Raises:
+        BadInputError: If one is out of its range.
+    """
+    if args.tile is not None and args.tile < 1:
+        raise BadInputError(f'--tile {args.tile} must be the side of a window in pixels, such as 640')
+    if not 0 <= args.overlap <= 0.9:
+        raise BadInputError(f'--overlap {args.overlap} must be a share from 0 to 0.9, such as 0.2')
+    if args.tile_batch_size < 1:
+        raise BadInputError(f'--tile-batch-size {args.tile_batch_size} must be at least 1')
+
+
 def parse(
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None = None,

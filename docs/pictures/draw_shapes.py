@@ -17,7 +17,7 @@ from pycocotools import mask as rle
 
 from vik_mm.config import load_config
 from vik_mm.datasets.shapes import CLASSES
-from vik_mm.inference import Predictor
+from vik_mm.inference import Model
 
 CONFIG = 'configs/detection/mask-rcnn_vik-demo_fpn_shapes.py'
 # Tableau's colours: each is told from the others, on light and on dark scenes.
@@ -40,12 +40,11 @@ def truth_of(path: Path) -> tuple[list[str], list[list[dict]]]:
     return [image['file_name'] for image in images], list(objects.values())
 
 
-def predicted(predict: Predictor, path: Path) -> list[dict]:
+def predicted(model: Model, path: Path) -> list[dict]:
     """Objects that a model finds, the surest last."""
-    result, _ = predict(path)
-    found = [entry for entry in result['objects'] if entry['score'] >= LEAST_SCORE]
-    found.sort(key=lambda entry: entry['score'])
-    return [dict(name=entry['class'], score=entry['score'], mask=rle.decode(entry['mask'])) for entry in found]
+    (result,) = model.predict(path, score_thr=LEAST_SCORE)
+    found = [dict(name=n, score=s, mask=m) for n, s, m in zip(result.class_names, result.scores, result.masks)]
+    return sorted(found, key=lambda entry: entry['score'])
 
 
 def draw_objects(axis, picture: np.ndarray, objects: list[dict]) -> None:
@@ -79,7 +78,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Draw the picture."""
     args = parse_args()
-    predict = Predictor(load_config(args.config), args.checkpoint, device='cpu')
+    model = Model(load_config(args.config), args.checkpoint, device='cpu')
     files, truths = truth_of(args.data / 'annotations/instances_test2017.json')
     paths = [args.data / 'test2017' / file for file in files]
 
@@ -89,7 +88,7 @@ def main() -> None:
     for column, (path, truth) in enumerate(zip(paths, truths)):
         picture = cv2.imread(str(path))[..., ::-1]
         draw_objects(axes[0, column], picture, truth)
-        draw_objects(axes[1, column], picture, predicted(predict, path))
+        draw_objects(axes[1, column], picture, predicted(model, path))
     for axis in axes.ravel():
         axis.set_xticks([])
         axis.set_yticks([])

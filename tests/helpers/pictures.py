@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 import vik_mm.inference
-from vik_mm.inference import Predictor
+from vik_mm.inference import Model
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (50, 91, 3), dtype=np.uint8)  # wider than high
 
@@ -19,17 +19,17 @@ def write(path, pixels=PIXELS, mode=None, **options):
 
 @contextmanager
 def at_image(monkeypatch, number, action):
-    """Do something when a predictor is given its n-th image."""
+    """Do something when a model is given its n-th image."""
     count = 0
 
-    class Watched(Predictor):
-        def __call__(self, image):
+    class Watched(Model):
+        def predict(self, images, **options):
             nonlocal count
             count += 1
             if count == number:
                 action()
-            return super().__call__(image)
+            return super().predict(images, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vik_mm.inference, 'Predictor', Watched)
+        patch.setattr(vik_mm.inference, 'Model', Watched)
         yield

@@ -165,8 +165,8 @@ class TestInputs:
         with at_image(monkeypatch, 2, change):
             code, text, records = infer(images)
         assert code == 1, text
-        assert 'No such file' in records['b.png']['error']
-        assert 'it is no regular file' in records['c.png']['error']
+        assert records['b.png']['error'] == f'image {images / "b.png"} does not exist'
+        assert records['c.png']['error'] == f'{images / "c.png"} is a pipe; name regular files or folders'
         assert 'score' in records['a.png'] and 'score' in records['d.png']
         assert not is_regular_file(images / 'c.png')
 

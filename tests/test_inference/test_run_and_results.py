@@ -16,7 +16,7 @@ from pictures import PIXELS, at_image, write
 from PIL import Image
 
 from vik_mm.errors import BadInputError
-from vik_mm.inference import Predictor
+from vik_mm.inference import Model, Result
 from vik_mm.inference.prediction_files import PredictionFiles, describe_error
 
 TASKS = ('classification', 'detection', 'segmentation')
@@ -58,22 +58,22 @@ class TestGuard:
         config = make_config(
             'segmentation', "model = dict(test_cfg=dict(mode='slide', crop_size=(64, 64), stride=(42, 42)))\n"
         )
-        predictor = Predictor(Config.fromfile(config), checkpoint(config))
+        model = Model(Config.fromfile(config), checkpoint(config))
         for size in ((30, 1200), (1200, 30), (1, 1)):
-            _, sample = predictor(write(images / 'a.png', np.full((*size, 3), 77, dtype=np.uint8)))
-            assert sample.pred_sem_seg.data.shape[1:] == size
+            (result,) = model.predict(write(images / 'a.png', np.full((*size, 3), 77, dtype=np.uint8)))
+            assert result.segmentation.shape == size
 
     def test_a_continued_picture_has_the_labels_of_its_own_part(self, images, make_config, checkpoint):
         config = make_config('segmentation')
         weights = checkpoint(config)
         cfg = Config.fromfile(config)
         del cfg.test_dataloader.dataset.pipeline[1]  # the resizing
-        predictor = Predictor(cfg, weights)
-        _, sample = predictor(write(images / 'a.png', PIXELS[:20]))
+        model = Model(cfg, weights)
+        (result,) = model.predict(write(images / 'a.png', PIXELS[:20]))
         padded = np.concatenate([PIXELS[:20], PIXELS[19:20].repeat(12, axis=0)])
-        _, whole = predictor(write(images / 'b.png', padded))
-        assert sample.pred_sem_seg.data.shape == (1, 20, 91)
-        assert torch.equal(sample.pred_sem_seg.data, whole.pred_sem_seg.data[:, :20])
+        (whole,) = model.predict(write(images / 'b.png', padded))
+        assert result.segmentation.shape == (20, 91)
+        assert (result.segmentation == whole.segmentation[:20]).all()
 
     def test_pictures_of_all_kinds_are_predicted_on(self, images, infer):
         grey, colour = PIXELS[..., 0], PIXELS
@@ -96,12 +96,12 @@ class TestGuard:
         weights = checkpoint(config)
         cfg = Config.fromfile(config)
         cfg.test_dataloader.dataset.pipeline[0].update(color_type=color_type)
-        predictor = Predictor(cfg, weights)
+        model = Model(cfg, weights)
         exif = Image.Exif()
         exif[0x112] = 6  # to be turned by 90 degrees
-        _, sample = predictor(write(images / 'a.jpg', exif=exif))
-        predictor.draw(images / 'a.jpg', sample, tmp_path / 'picture.png')
-        predictor.save_label_map(sample, tmp_path / 'labels.png')
+        (result,) = model.predict(write(images / 'a.jpg', exif=exif))
+        result.save(tmp_path / 'picture.png')
+        result.save_label_map(tmp_path / 'labels.png')
         size = (91, 50) if color_type == 'color' else (50, 91)
         for name in ('picture.png', 'labels.png'):
             assert cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED).shape[:2] == size
@@ -109,11 +109,11 @@ class TestGuard:
     def test_a_bug_that_hits_every_image_is_shown_in_full(self, monkeypatch, images, infer):
         write(images / 'a.png'), write(images / 'b.png')
 
-        def draw(*_):
+        def save(*_):
             raise RuntimeError('a bug of ours')
 
         with monkeypatch.context() as patch:
-            patch.setattr(Predictor, 'draw', draw)
+            patch.setattr(Result, 'save', save)
             code, text, records = infer(images)
         assert code == 1
         assert [record['error'] for record in records.values()] == ['RuntimeError: a bug of ours'] * 2

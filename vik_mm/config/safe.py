@@ -6,6 +6,7 @@ before anything is built, and :func:`~vik_mm.compat.registered_only.build_regist
 with other names while it builds.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -98,6 +99,26 @@ def read_safe_config(path: str | os.PathLike) -> Config:
         raise
 
 
+@contextlib.contextmanager
+def registered_classes_only(cfg: Config) -> Iterator[None]:
+    """Build a config that was read as data from registered classes only, meanwhile and not afterwards.
+
+    Args:
+        cfg (Config): The config; it is checked as :func:`read_safe_config` checks one.
+
+    Raises:
+        BadInputError: If it names a class that is not registered by the mm packages or vik_mm, or could run code.
+    """
+    was_safe = builds_registered_only()
+    build_registered_only()
+    try:
+        _check_values(cfg)
+        yield
+    finally:
+        if not was_safe:
+            build_anything_importable()
+
+
 def end_safe_config() -> None:
     """Build what a config names again, whatever it is, in a program that goes on with a config that it trusts."""
     build_anything_importable()
@@ -111,6 +132,12 @@ def _read(path: Path) -> Config:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadInputError(f'{path} and its _base_ cannot be put together: {error}') from error
+    _check_values(cfg)
+    return cfg
+
+
+def _check_values(cfg: Config) -> None:
+    """Refuse a config that names anything but registered classes, or whose values could run code."""
     values = list(_walk(cfg.to_dict()))
     scopes = {'mmengine', 'vik_mm'}
     for place, key, value in values:
@@ -129,7 +156,6 @@ def _read(path: Path) -> Config:
             check(place, value)
         if isinstance(value, str):
             _check_text(place, value)
-    return cfg
 
 
 def _check_files(path: Path, above: tuple[Path, ...]) -> None:

@@ -1,5 +1,8 @@
 """A trained model, from pictures to predictions."""
 
-from .predictor import Predictor
+from .loading import load
+from .model import Model
+from .results import Result
+from .tiled_test import TiledTestLoop
 
-__all__ = ['Predictor']
+__all__ = ['Model', 'Result', 'TiledTestLoop', 'load']

@@ -62,7 +62,7 @@ class InputImages:
     errors: list[str] = field(default_factory=list)
 
 
-def find_images(paths: Iterable[str | os.PathLike], out: str | os.PathLike) -> InputImages:
+def find_images(paths: Iterable[str | os.PathLike], out: str | os.PathLike | None = None) -> InputImages:
     """Find the images of files and folders, and give each a name for its outputs.
 
     Folders are searched with all that is below them. Only regular files and links to them are taken, and in folders
@@ -74,7 +74,8 @@ def find_images(paths: Iterable[str | os.PathLike], out: str | os.PathLike) -> I
 
     Args:
         paths (Iterable[str | PathLike]): Files and folders.
-        out (str | PathLike): Where outputs will go; need not be there yet.
+        out (str | PathLike, optional): Where outputs will go; need not be there yet. None where nothing is written.
+            Defaults to None.
 
     Returns:
         InputImages: The images, each once, and what was left out.
@@ -86,7 +87,7 @@ def find_images(paths: Iterable[str | os.PathLike], out: str | os.PathLike) -> I
     """
     arguments = [(os.fspath(path), _kind_of(path)) for path in paths]
     found = InputImages()
-    search = _Search(_identity(out), found)
+    search = _Search(None if out is None else _identity(out), found)
     files = []
     for path, kind in arguments:
         if kind == 'file':
@@ -105,7 +106,8 @@ def find_images(paths: Iterable[str | os.PathLike], out: str | os.PathLike) -> I
     files = [(unique.pop(absolute), absolute) for _, absolute in files if absolute in unique]
     outputs = _output_names([absolute for _, absolute in files], _common_folder(folders))
     found.images = [InputImage(path, output) for (path, _), output in zip(files, outputs)]
-    _check_originals_are_safe(found.images, out)
+    if out is not None:
+        _check_originals_are_safe(found.images, out)
     return found
 
 

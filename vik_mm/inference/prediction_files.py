@@ -168,7 +168,8 @@ def is_disk_full(error: BaseException) -> bool:
 def describe_error(error: BaseException) -> str:
     """One line for an error of one image: its type, where the message is not made for users, and its message."""
     message = readable(' '.join(str(error).split()))
-    if isinstance(error, BadInputError):
+    is_ours = isinstance(error, FileNotFoundError) and error.errno is None  # the system's own has a number
+    if is_ours or isinstance(error, BadInputError):
         return message
     hint = ''
     if isinstance(error, MemoryError) or 'out of memory' in message.lower():
