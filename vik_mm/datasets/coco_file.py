@@ -85,7 +85,7 @@ class CocoFile:
         self.categories = _column(self._category_rows.get(a['category_id'], -1) for a in annotations)
         self.is_ignored = _column((bool(a.get('ignore', False)) for a in annotations), bool)
         self.is_crowd = _column((bool(a.get('iscrowd', False)) for a in annotations), bool)
-        self.has_outline = _column((_is_outline(a.get('segmentation')) for a in annotations), bool)
+        self.has_outline = _column((is_outline(a.get('segmentation')) for a in annotations), bool)
         # MMDetection does not look at what is ignored, nor at annotations of images that there are not.
         read = np.flatnonzero(~self.is_ignored & (self.image_rows >= 0))
         self.boxes = np.full((len(annotations), 4), np.nan)
@@ -238,6 +238,13 @@ def suggest(wanted: Sequence[str], there: Sequence[str]) -> str:
     return f'; did you mean {enumerate_some(pairs)}?' if pairs else ''
 
 
+def is_outline(segmentation: Any) -> bool:
+    """Tell whether MMDetection makes a mask of it: one polygon with three points, or a run-length code."""
+    if isinstance(segmentation, list):
+        return any(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation)
+    return isinstance(segmentation, dict) and None not in (segmentation.get('counts'), segmentation.get('size'))
+
+
 def explain_unreadable(path: str, error: Exception) -> BadInputError:
     """Make an error that a user understands of one that reading a JSON file ended with.
 
@@ -259,13 +266,6 @@ def explain_unreadable(path: str, error: Exception) -> BadInputError:
 
 def _column(values, kind=np.int64):
     return np.fromiter(values, kind)
-
-
-def _is_outline(segmentation) -> bool:
-    """Whether MMDetection makes a mask of it: one polygon with three points, or a run-length code."""
-    if isinstance(segmentation, list):
-        return any(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation)
-    return isinstance(segmentation, dict) and None not in (segmentation.get('counts'), segmentation.get('size'))
 
 
 def _as_float(value) -> float:

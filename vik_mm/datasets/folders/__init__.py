@@ -1,5 +1,7 @@
 """Folders of users: looks what is in them, and brings it into the form that the mm packages read."""
 
+from .looking import FORMATS, TASKS, FoundData, look
 from .prepared import PreparedData, PreparedSplit
+from .preparing import prepare
 
-__all__ = ['PreparedData', 'PreparedSplit']
+__all__ = ['FORMATS', 'TASKS', 'FoundData', 'PreparedData', 'PreparedSplit', 'look', 'prepare']
