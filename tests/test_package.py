@@ -31,6 +31,7 @@ LAYERS = {
     'engine': {'checkpoints', 'compat', 'datasets', 'errors'},
     'deploy': {'backbones', 'compat', 'errors', 'ops', 'version'},
     'inference': {'backbones', 'checkpoints', 'config', 'datasets', 'deploy', 'errors'},
+    'recipes': {'backbones', 'checkpoints', 'config', 'datasets', 'engine', 'errors'},
     'analysis': {'attention'},
     'visualization': {'analysis'},
 }

@@ -20,6 +20,7 @@ def parse_args(argv=None):
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
     parser.add_argument('--show-dir', help='draw the predictions into pictures in this folder')
+    parser.add_argument('--tta', action='store_true', help='look at each image several times')
     add_launch_arguments(parser)
     return parse(parser, argv, check)
 
@@ -36,10 +37,15 @@ def prepare(args):
     from vik_mm.datasets.layouts import check_datasets
     from vik_mm.deploy import exported_format
     from vik_mm.engine.runner import complete_config, init_distributed
+    from vik_mm.recipes import add_tta, keep_config_file, use_tta
 
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
     check_datasets(cfg, splits=('test',))
+    if args.tta:
+        if exported_format(args.checkpoint):
+            raise BadInputError('--tta needs a checkpoint; a file of tools/export.py is tested as it is')
+        add_tta(cfg)
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show_dir:
@@ -64,8 +70,10 @@ def prepare(args):
         cfg.compile = True
     complete_config(cfg, is_training=False)
     init_distributed(cfg, args.launcher, args.local_rank)
+    if args.tta:
+        use_tta(cfg)
     fit_to_machine(cfg)
-    return cfg
+    return keep_config_file(cfg)
 
 
 def run(args):
