@@ -65,7 +65,8 @@ def probe_batch(cfg: Config) -> int:
         return torch.cuda.max_memory_allocated() <= _SHARE * total
 
     best = largest_fitting(fits, min(_MOST, len(dataset)))
-    del model, wrapper
+    model.cpu()
+    wrapper.optimizer.state.clear()
     gc.collect()
     torch.cuda.empty_cache()
     if not best:

@@ -175,7 +175,8 @@ def set_freeze(cfg: Config, stages: int | None = None) -> list[str]:
         return [f'model.backbone.frozen_stages={count}']
     if stages is not None:
         raise BadInputError(
-            f'--freeze {stages}: {backbone.get("type")} has no frozen_stages; --freeze freezes all of it, by a learning rate of 0'
+            f'--freeze {stages}: {backbone.get("type")} has no frozen_stages; --freeze freezes all of '
+            'it, by a learning rate of 0'
         )
     wrapper = cfg.get('optim_wrapper')
     if not wrapper:

@@ -154,12 +154,12 @@ def _image_size(data: PreparedData, wanted: int | None, notes: list[str]) -> tup
         factor = longest / long_side if wanted else min(1.0, longest / long_side)
         sides = _multiple(long_side * factor), _multiple(short_side * factor)
         _say_cap(notes, factor, sides[0], has_gpu)
-        if len(data.box_sizes) and (side := np.sqrt(np.asarray(data.box_sizes, float).prod(1) * factor**2)).size:
-            if np.quantile(side, 0.25) < 12:
-                notes.append(
-                    f'a quarter of the boxes is smaller than 12 pixels at this image size ({sides[0]}): small objects '
-                    'are hard to find; a larger --image-size finds more of them and takes longer'
-                )
+        box_sides = np.sqrt(np.asarray(data.box_sizes, float).reshape(-1, 2).prod(1)) * factor
+        if len(box_sides) and np.quantile(box_sides, 0.25) < 12:
+            notes.append(
+                f'a quarter of the boxes is smaller than 12 pixels at this image size ({sides[0]}): small objects are '
+                'hard to find; a larger --image-size finds more of them and takes longer'
+            )
         return sides[0], sides[1], sides[1]
     crop = _multiple(longest if wanted else min(short_side, longest))
     if data.task == 'classification':

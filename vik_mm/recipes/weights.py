@@ -97,8 +97,8 @@ def check_source(source: Source, cfg: Config) -> str:
         first = ', '.join(list(given or weights)[:3])
         reason = f'{len(named) - len(fitting)} of its weights have other shapes' if named else f'it has {first}, ...'
         raise BadInputError(
-            f'--pretrained {source.file}: {len(fitting)} of {len(own)} weights of the backbone ({what}) fit it ({reason}); '
-            'it is of another backbone or arch: name that one with --backbone, or take another file'
+            f'--pretrained {source.file}: {len(fitting)} of {len(own)} weights of the backbone ({what}) fit it '
+            f'({reason}); it is of another backbone or arch: name that one with --backbone, or take another file'
         )
     return f'{len(fitting)} of {len(own)} weights of the backbone ({what}) are in it'
 

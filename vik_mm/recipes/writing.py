@@ -1,4 +1,4 @@
-"""Writes ``work_dirs/NAME/config.py``: an ordinary config, derived from a user's data, that people can read and edit."""
+"""Writes ``work_dirs/NAME/config.py``: an ordinary config, derived from a user's data, for people to read and edit."""
 
 import hashlib
 from collections.abc import Callable
@@ -101,7 +101,11 @@ def write_config(
     _write(path, header, sections)
     cfg = load_config(str(path))
     if pretrained is not None:
-        check_source(pretrained, cfg)
+        try:
+            check_source(pretrained, cfg)
+        except BadInputError:
+            path.unlink()
+            raise
     if change is not None and (changed := change(cfg)):
         _apply(sections, cfg, changed)
         _write(path, header, sections)
