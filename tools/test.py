@@ -57,7 +57,8 @@ def prepare(args):
         cfg.default_hooks.visualization.update(DRAW[scope](args.show_dir))
         if scope == 'mmseg':
             cfg.visualizer.save_dir = args.show_dir
-    if exported_format(args.checkpoint) or 'ema_state_dict' not in read_checkpoint(args.checkpoint):
+    # A checkpoint's weights are the averages; the hook would put averages of a model around it in their place.
+    if args.tta or exported_format(args.checkpoint) or 'ema_state_dict' not in read_checkpoint(args.checkpoint):
         # A file to hand out: there is one set of weights, and MMPretrain's hook would look for two.
         cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'EMAHook']
     if cfg.get('runner_type') == 'FlexibleRunner':

@@ -144,7 +144,9 @@ def keep_config_file(cfg: Config) -> Config:
     name = cfg.filename
     if not name or os.path.realpath(Path(name).parent) != os.path.realpath(cfg.work_dir):
         return cfg
-    return Config(cfg._cfg_dict, filename=str(Path(name).with_name(f'{Path(name).stem}_as_run.py')))
+    return Config(
+        cfg._cfg_dict, cfg_text=cfg.text or ' ', filename=str(Path(name).with_name(f'{Path(name).stem}_as_run.py'))
+    )
 
 
 def _begin_with(cfg: Config, file: str) -> list[str]:
