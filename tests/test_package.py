@@ -31,7 +31,8 @@ LAYERS = {
     'engine': {'checkpoints', 'compat', 'datasets', 'errors'},
     'deploy': {'backbones', 'compat', 'errors', 'ops', 'version'},
     'inference': {'backbones', 'checkpoints', 'config', 'datasets', 'deploy', 'errors'},
-    'evaluation': {'checkpoints', 'config', 'datasets', 'deploy', 'engine', 'errors'},
+    'recipes': {'backbones', 'checkpoints', 'config', 'datasets', 'engine', 'errors'},
+    'evaluation': {'checkpoints', 'config', 'datasets', 'deploy', 'engine', 'errors', 'recipes'},
     'analysis': {'attention'},
     'visualization': {'analysis', 'evaluation'},
 }

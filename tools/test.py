@@ -27,6 +27,7 @@ def parse_args(argv=None):
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
     parser.add_argument('--show-dir', help='draw the predictions into pictures in this folder')
     add_tile_arguments(parser)
+    parser.add_argument('--tta', action='store_true', help='look at each image several times')
     add_launch_arguments(parser)
     return parse(parser, argv, check)
 
@@ -62,7 +63,7 @@ def prepare(args):
         cfg.default_hooks.visualization.update(DRAW[scope](args.show_dir))
         if scope == 'mmseg':
             cfg.visualizer.save_dir = args.show_dir
-    prepare_test(cfg, args.checkpoint, args.amp, args.compile, args.launcher, args.local_rank)
+    prepare_test(cfg, args.checkpoint, args.amp, args.compile, args.tta, args.launcher, args.local_rank)
     return cfg
 
 

@@ -1,15 +1,24 @@
-"""Train a model of any task; the config's ``default_scope`` says which package it belongs to."""
+"""Train a model of any task, from a config or from a folder of your own data."""
 
 import argparse
 import sys
 
-from vik_mm_cli.command_line import add_config_arguments, add_launch_arguments, parse
+from vik_mm_cli.command_line import (
+    add_config_arguments,
+    add_data_arguments,
+    add_launch_arguments,
+    add_switches,
+    check_data_or_config,
+    parse,
+)
 from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    add_config_arguments(parser)
+    add_config_arguments(parser, is_needed=False)
+    add_data_arguments(parser)
+    add_switches(parser)
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -25,7 +34,7 @@ def parse_args(argv=None):
         '--auto-scale-lr', action='store_true', help='scale the learning rate by batch size / base_batch_size'
     )
     add_launch_arguments(parser)
-    return parse(parser, argv)
+    return parse(parser, argv, check_data_or_config)
 
 
 def prepare(args):
@@ -35,15 +44,21 @@ def prepare(args):
     from vik_mm.config import fit_to_machine, load_config
     from vik_mm.datasets.layouts import check_datasets
     from vik_mm.engine.runner import check_sharding, complete_config, init_distributed, make_work_dir, resolve_resume
+    from vik_mm.recipes import apply_switches, config_from_data, keep_config_file, say_weights
 
     load_checkpoints_as_data()
     write_files_atomically()
-    cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config, args.amp)
+    # What --data writes has the backbone and the switches in it.
+    config = config_from_data(args) if args.data else args.config
+    backbone = None if args.data else args.backbone
+    cfg = load_config(config, args.cfg_options, args.work_dir, backbone, args.safe_config, args.amp)
+    if not args.data:
+        apply_switches(cfg, args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise BadInputError(f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {args.config}')
+            raise BadInputError(f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}')
         cfg.auto_scale_lr.enable = True
         # MMEngine counts the images of an iteration; a step may be made of several.
         cfg.auto_scale_lr.base_batch_size /= (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
@@ -55,8 +70,9 @@ def prepare(args):
     make_work_dir(cfg)
     init_distributed(cfg, args.launcher, args.local_rank)
     resolve_resume(cfg, args.resume)
+    say_weights(cfg)
     fit_to_machine(cfg)
-    return cfg
+    return keep_config_file(cfg)
 
 
 def run(args):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner.checkpoint import load_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -190,6 +190,8 @@ def load_runner_weights(runner, path: str | os.PathLike) -> None:
     checkpoint = read_checkpoint(path)
     runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if isinstance(model, BaseTTAModel):
+        model = model.module
     weights = checkpoint.get('state_dict', checkpoint)
     load_weights(model, {name.removeprefix('module.'): value for name, value in weights.items()})
 

@@ -14,6 +14,7 @@ from vik_mm.datasets.layouts import check_datasets, explain_failed_downloads
 from vik_mm.deploy import exported_format, run_exported
 from vik_mm.engine.runner import complete_config, init_distributed
 from vik_mm.errors import BadInputError
+from vik_mm.recipes import add_tta, keep_config_file, use_tta
 
 from .classification import classification_figures
 from .detection import DetectionEvaluation
@@ -33,6 +34,7 @@ def prepare_test(
     checkpoint: str | os.PathLike,
     is_amp: bool = False,
     is_compiled: bool = False,
+    is_tta: bool = False,
     launcher: str = 'none',
     local_rank: int = 0,
 ) -> None:
@@ -43,15 +45,21 @@ def prepare_test(
         checkpoint (str | PathLike): A checkpoint, or a file of tools/export.py.
         is_amp (bool): Whether to test in mixed precision. Defaults to False.
         is_compiled (bool): Whether to compile the backbone. Defaults to False.
+        is_tta (bool): Whether to look at each image several times. Defaults to False.
         launcher (str): What started the processes, as of tools/train.py. Defaults to 'none'.
         local_rank (int): Number of this process on its machine. Defaults to 0.
 
     Raises:
-        BadInputError: If the checkpoint cannot be read.
+        BadInputError: If the checkpoint cannot be read, or images cannot be looked at several times.
     """
+    if is_tta:
+        if exported_format(checkpoint):
+            raise BadInputError('--tta needs a checkpoint; a file of tools/export.py is tested as it is')
+        add_tta(cfg)
     if is_amp:
-        cfg.test_cfg.fp16 = True
-    if exported_format(checkpoint) or 'ema_state_dict' not in read_checkpoint(checkpoint):
+        cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
+    # A checkpoint's weights are the averages; with several views, the hook would look for averages of another model.
+    if is_tta or exported_format(checkpoint) or 'ema_state_dict' not in read_checkpoint(checkpoint):
         # A file to hand out: there is one set of weights, and MMPretrain's hook would look for two.
         cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'EMAHook']
     if cfg.get('runner_type') == 'FlexibleRunner':
@@ -64,6 +72,8 @@ def prepare_test(
         cfg.compile = True
     complete_config(cfg, is_training=False)
     init_distributed(cfg, launcher, local_rank)
+    if is_tta:
+        use_tta(cfg)
     fit_to_machine(cfg)
 
 
@@ -80,6 +90,8 @@ def build_test_runner(cfg: Config, checkpoint: str | os.PathLike) -> Any:
     Raises:
         BadInputError: If the checkpoint does not fit the config.
     """
+    config_file = cfg.filename or 'the config'
+    cfg = keep_config_file(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     try:
         # Strict: with a weight missing, the figures that come out would be those of no model.
@@ -88,7 +100,7 @@ def build_test_runner(cfg: Config, checkpoint: str | os.PathLike) -> Any:
         else:
             load_runner_weights(runner, checkpoint)
     except BadInputError as error:
-        raise BadInputError(f'{checkpoint} does not fit {cfg.filename or "the config"}: {error}') from error
+        raise BadInputError(f'{checkpoint} does not fit {config_file}: {error}') from error
     return runner
 
 

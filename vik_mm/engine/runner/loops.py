@@ -92,6 +92,7 @@ class _Resumable(BaseLoop):
     """What both loops share. ``_iter`` counts complete iterations, ``_epoch`` complete epochs."""
 
     _stop: StopSignal
+    _early_end: str | None = None  # why the run ends before its schedule does
 
     @property
     def feed(self) -> Feed:
@@ -126,8 +127,37 @@ class _Resumable(BaseLoop):
                     level=logging.WARNING,
                 )
             self._train()
+            self._end_early()
             self.runner.call_hook('after_train')
         return self.runner.model
+
+    def end_early(self, reason: str) -> None:
+        """Let the run end after this iteration: its state is saved, and a last validation follows.
+
+        All processes must call it after the same iteration.
+
+        Args:
+            reason (str): For the log.
+        """
+        self._early_end = reason
+
+    def _end_early(self) -> None:
+        # A hook may ask for it in the last iteration, after which all of this is done anyway.
+        if self._early_end is None or self._iter >= self._max_iters:
+            return
+        print_log(
+            f'{self._early_end}: training ends after iteration {self._iter} of {self._max_iters}, {self._save()}; '
+            '--resume goes on from there',
+            logger='current',
+            level=logging.WARNING,
+        )
+        if self.runner.val_loop is not None and self.runner.message_hub.runtime_info.get(_VALIDATED) != self._iter:
+            self._validate()
+            self._stop_if_told()
+
+    def _save(self) -> str:
+        hooks = [hook for hook in self.runner.hooks if isinstance(hook, AtomicCheckpointHook)]
+        return hooks[0].save_interrupted(self.runner, self._epoch, self._iter) if hooks else 'not saved'
 
     def _iterate(self, batch_idx: int, data_batch) -> None:
         rank = get_rank() if self.runner._randomness_cfg.get('diff_rank_seed') else 0
@@ -149,21 +179,22 @@ class _Resumable(BaseLoop):
         # After --resume: a checkpoint is written before the validation that follows it, which may have been cut short.
         if hub.runtime_info.get(_VALIDATED) == self._iter:
             return
+        self._validate()
+        self._stop_if_told()
+
+    def _validate(self) -> None:
         try:
-            loop.run()
+            self.runner.val_loop.run()
         except ValidationStopped:
             for hook in self.runner.hooks:
                 if isinstance(hook, EMAHook):  # it has put the averages in the weights' place
                     hook.after_val_epoch(self.runner)
-        self._stop_if_told()
 
     def _stop_if_told(self) -> None:
         if not self._stop.is_set_anywhere():
             return
-        hooks = [hook for hook in self.runner.hooks if isinstance(hook, AtomicCheckpointHook)]
-        saved = hooks[0].save_interrupted(self.runner, self._epoch, self._iter) if hooks else 'not saved'
         raise TrainingStopped(
-            f'stopped after iteration {self._iter} of {self._max_iters}, {saved}', self._stop.exit_code
+            f'stopped after iteration {self._iter} of {self._max_iters}, {self._save()}', self._stop.exit_code
         )
 
 
@@ -254,6 +285,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
             self._validate_if_due(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
+            if self._early_end is not None and self._iter < self._max_iters:
+                return
             self._validate_if_due(self._epoch, self._max_epochs)
 
     def run_epoch(self) -> None:
@@ -264,6 +297,8 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         self.dataloader.batch_sampler.start(self.runner.seed, position)
         for batch_idx, data_batch in enumerate(self.dataloader, self._iter - self._epoch * len(self.dataloader)):
             self._iterate(batch_idx, data_batch)
+            if self._early_end is not None and self._iter < self._max_iters:
+                return  # in the middle of an epoch
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
@@ -355,5 +390,7 @@ class ResumableIterLoop(_Resumable, IterBasedTrainLoop):
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self._iterate(self._iter, next(batches))
+            if self._early_end is not None and self._iter < self._max_iters:
+                break
             self._validate_if_due(self._iter, self._max_iters)
         self.runner.call_hook('after_train_epoch')
