@@ -18,11 +18,13 @@ DRAW = {
     'mmseg': lambda folder: dict(draw=True, interval=1),
 }
 
+TEST_PARTS = ('test_dataloader', 'test_cfg', 'test_evaluator')
+
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
+    parser.add_argument('checkpoint', help='checkpoint file or its https:// address, or a file of tools/export.py')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
     parser.add_argument('--show-dir', help='draw the predictions into pictures in this folder')
@@ -49,6 +51,8 @@ def prepare(args):
 
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
+    if lacking := [name for name in TEST_PARTS if cfg.get(name) is None]:
+        raise BadInputError(f'{args.config} has no test split: it lacks {", ".join(lacking)}')
     check_datasets(cfg, splits=('test',))
     if args.tile is not None:
         given = {key: value for key, value in (cfg.get('test_cfg') or {}).items() if key == 'fp16'}
@@ -56,11 +60,12 @@ def prepare(args):
         cfg.test_cfg = dict(given, type='TiledTestLoop', **windows)
     if args.show_dir:
         scope = cfg.get('default_scope')
-        if scope not in DRAW or 'visualization' not in cfg.get('default_hooks', {}):
+        hook = (cfg.get('default_hooks') or {}).get('visualization')
+        if scope not in DRAW or hook is None:
             raise BadInputError(
                 f'--show-dir needs default_hooks.visualization and a default_scope of {sorted(DRAW)} in the config'
             )
-        cfg.default_hooks.visualization.update(DRAW[scope](args.show_dir))
+        hook.update(DRAW[scope](args.show_dir))
         if scope == 'mmseg':
             cfg.visualizer.save_dir = args.show_dir
     prepare_test(cfg, args.checkpoint, args.amp, args.compile, args.tta, args.launcher, args.local_rank)

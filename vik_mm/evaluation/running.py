@@ -6,7 +6,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from vik_mm.checkpoints import load_runner_weights, read_checkpoint
 from vik_mm.config import fit_to_machine
@@ -92,7 +91,7 @@ def build_test_runner(cfg: Config, checkpoint: str | os.PathLike) -> Any:
     """
     config_file = cfg.filename or 'the config'
     cfg = keep_config_file(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
     try:
         # Strict: with a weight missing, the figures that come out would be those of no model.
         if exported_format(checkpoint):
