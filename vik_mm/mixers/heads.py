@@ -59,5 +59,5 @@ def check_pairs(mixer: nn.Module, queries: int, keys: int, max_tokens: int, reme
         raise BadInputError(
             f'{type(mixer).__name__} would compare {queries} pixels with {keys} each, more pairs than '
             f'max_tokens={max_tokens} squared. Give smaller images; {remedy}or take a mixer that is linear in pixels '
-            'in this stage (token_mixer takes a list, one config for each stage); or raise max_tokens if there is memory'
+            'in this stage (token_mixer takes a list, one config a stage); or raise max_tokens if there is memory'
         )
