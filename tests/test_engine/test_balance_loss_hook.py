@@ -32,7 +32,7 @@ def build(with_cp=False, mixer='MixtureOfHeadAttention'):
 
 def attach(model, **options):
     hook = BalanceLossHook(**options)
-    hook.before_train(types.types.SimpleNamespace(model=model))
+    hook.before_train(types.SimpleNamespace(model=model))
     return hook
 
 
