@@ -3,6 +3,7 @@ import re
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS, TRANSFORMS
 
@@ -30,7 +31,16 @@ KARAT = [
 KARAT += [f'vit-t_{attention}_cifar10-32px' for attention in ('softmax', 'g3b', 'g3u', 'multipatch')]
 KARAT += [f'swin-t_{attention}_cifar10' for attention in ('softmax', 'g3b', 'multipatch')]
 KARAT += ['convit-t_softmax_cifar10', 'convit-t_g3b_cifar10']
-NAMES = dict(vik=VIK, karat=KARAT)
+MIXERS = [
+    f'{part}-t_{data}'
+    for part in (
+        *('agent', 'arc', 'biformer', 'casvit', 'datpp', 'davit', 'efficientvit', 'fibottention', 'gaam', 'l2vit'),
+        *('life', 'lrnet', 'maxvit', 'minimal', 'moh', 'nat', 'nprf', 'polyphase', 'riformer', 'shvit', 'smt', 'ulsam'),
+        *('gr-kan', 'efficient-kan', 'fast-kan', 'sine-kan', 'fourier-kan'),
+    )
+    for data in ('tiny-imagenet100', 'cifar10')
+]
+NAMES = dict(vik=VIK, karat=KARAT, mixers=MIXERS)
 
 
 @pytest.mark.parametrize('folder', NAMES)
@@ -113,3 +123,23 @@ def test_headers_quote_the_metafile(root):
         text = (root / f'configs/vik/{name}.py').read_text()
         if quoted := re.search(r'measured ([\d.]+) % top-1', text):
             assert float(quoted[1]) == results[f'configs/vik/{name}.py']
+
+
+def test_no_weight_decay_where_the_authors_have_none(root):
+    cfg = Config.fromfile(root / 'configs/_base_/optimizers/adamw_vik.py')
+    exempt = {
+        'DeformableAttention': {'bias_table'},
+        'CascadedGroupAttention': {'position_bias'},
+        'MaxViTAttention': {'attn_block.position_bias', 'attn_grid.position_bias'},
+        'NeighborhoodAttention': {'bias'},
+        'MixtureOfHeadAttention': {'query_embedding', 'local_bias', 'temperature'},
+    }
+    for kind, names in exempt.items():
+        options = dict(rel_pos_bias=True) if kind == 'NeighborhoodAttention' else {}
+        model = vik_mm.ViK(arch='tiny', token_mixer=dict(type=kind, **options), out_indices=(0,))
+        wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type='OptimWrapper'))
+        decays = {id(p): group['weight_decay'] for group in wrapper.optimizer.param_groups for p in group['params']}
+        mixer = model.stages[0].blocks[0].token_mixer
+        spared = {name for name, p in mixer.named_parameters() if p.ndim > 1 and decays[id(p)] == 0}
+        assert names <= spared, (kind, spared)
+        assert all('cpb' in name for name in spared - names), (kind, spared)

@@ -30,6 +30,7 @@ NAMES = {
         *VITDET,
         'mask-rcnn_vik-t-noglobal_fpn-slim_12e_carparts',
         'mask-rcnn_vik-demo_fpn_shapes',
+        'retinanet_vik-t_fpn-slim_12e_voc2007',
     ],
     'segmentation': [*ADE20K, *SLIM, 'fpn_vik-demo_shapes'],
 }

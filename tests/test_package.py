@@ -23,7 +23,7 @@ LAYERS = {
     'attention': {'ops', 'layers', 'errors'},
     'mixers': {'ops', 'layers', 'attention', 'errors', 'parts'},
     'mlps': {'ops', 'layers', 'errors', 'parts'},
-    'backbones': {'ops', 'layers', 'attention', 'mixers', 'mlps', 'errors'},
+    'backbones': {'ops', 'layers', 'attention', 'mixers', 'mlps', 'errors', 'parts'},
     'compat': {'errors', 'ops'},
     'checkpoints': {'compat', 'errors'},
     'config': {'checkpoints', 'compat', 'datasets', 'errors'},

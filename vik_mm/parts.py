@@ -36,11 +36,11 @@ def build_part(cfg: dict, argument: str, part: str, base: type[nn.Module], examp
     kind = options.pop('type')
     chosen = MODELS.get(kind) if isinstance(kind, str) else kind
     if chosen is None:
-        raise BadInputError(f'{part} {kind!r} is unknown; registered are {_known(base)}')
+        raise BadInputError(f'{part} {kind!r} is unknown; registered are {known_parts(base)}')
     parameters = inspect.signature(chosen).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     if not takes_any and (lacking := sorted(set(given) - set(parameters))):
-        raise BadInputError(f'{kind!r} is no {part}: it does not take {lacking}; registered are {_known(base)}')
+        raise BadInputError(f'{kind!r} is no {part}: it does not take {lacking}; registered are {known_parts(base)}')
     allowed = set(parameters) - set(given)
     if not takes_any and (unknown := sorted(set(options) - allowed)):
         raise BadTypeError(
@@ -50,5 +50,6 @@ def build_part(cfg: dict, argument: str, part: str, base: type[nn.Module], examp
     return chosen(**given, **options)
 
 
-def _known(base: type[nn.Module]) -> list[str]:
+def known_parts(base: type[nn.Module]) -> list[str]:
+    """Give the names of the registered classes that derive from ``base``."""
     return sorted(name for name, item in MODELS.module_dict.items() if inspect.isclass(item) and issubclass(item, base))

@@ -162,7 +162,7 @@ class TestMixersPerStage:
         assert kinds == ['Pooling', 'Pooling', 'MultiPatchRBFKAN', 'MultiPatchRBFKAN']
 
     def test_a_list_of_another_length_is_refused(self, make_vik):
-        with pytest.raises(ValueError, match='lists 2 mixers, and arch has 4 stages'):
+        with pytest.raises(ValueError, match='lists 2, and arch has 4 stages'):
             build(make_vik, token_mixer=[dict(type='Pooling')] * 2)
 
     def test_a_checkpoint_of_another_size_loads(self, make_vik):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vik_mm import ViTKArAt
+from vik_mm import ViK, ViTKArAt
 from vik_mm.analysis import attention_maps
 from vik_mm.backbones.shared_blocks import assign_blocks
 from vik_mm.mixers import TokenMixer
@@ -155,3 +155,56 @@ class NormMixer(TokenMixer):
 def test_what_cannot_be_shared_is_named(options, text):
     with pytest.raises(ValueError, match=text):
         make(**options)
+
+
+def make_vik(**options):
+    torch.manual_seed(0)
+    arch = dict(depths=(1, 4), embed_dims=(8, 16))
+    return ViK(arch, img_size=64, layer_scale_init_value=0.5, out_indices=(0, 1), **options)
+
+
+@pytest.mark.parametrize('options', [dict(share_blocks=2), dict(phases=[None, (2, 2)])], ids=['share', 'phases'])
+@pytest.mark.parametrize('with_cp', [False, True], ids=['', 'checkpointed'])
+def test_shared_blocks_of_vik_compute_what_equal_blocks_do_and_sum_their_gradients(options, with_cp):
+    shared, plain = make_vik(**options, with_cp=with_cp), make_vik()
+    rest = {k: v for k, v in shared.state_dict().items() if not k.startswith('stages.1.blocks.')}
+    plain.load_state_dict(rest, strict=False)
+    row = shared.stages[1].blocks
+    for i, block in enumerate(row.block_of_layer):
+        nn.init.uniform_(row.layer_parts[i].layer_scale1.weight)
+        plain.stages[1].blocks[i].load_state_dict(row.get_submodule(str(block)).state_dict(), strict=False)
+        plain.stages[1].blocks[i].load_state_dict(row.layer_parts[i].state_dict(), strict=False)
+    if 'share_blocks' in options:
+        plain.stages[0].blocks[0].load_state_dict(shared.stages[0].blocks.layer_parts[0].state_dict(), strict=False)
+    x = torch.randn(2, 3, 64, 40)
+    answers = [model(x)[-1] for model in (shared, plain)]
+    torch.testing.assert_close(*answers)
+    for answer in answers:
+        answer.square().sum().backward()
+    for name, parameter in row.get_submodule('1').named_parameters():
+        total = sum(plain.stages[1].blocks[i].get_parameter(name).grad for i in (2, 3))
+        torch.testing.assert_close(parameter.grad, total, rtol=1e-4, atol=1e-4)
+
+
+def test_shared_blocks_of_vik_are_registered_once_and_have_the_depth_of_their_first_layer():
+    model = make_vik(share_blocks=[None, 2])
+    blocks = {name.split('.')[3] for name, _ in model.named_parameters() if name.startswith('stages.1.blocks.')}
+    assert blocks == {'0', '1', 'layer_parts'}
+    assert model.get_layer_depth('backbone.stages.1.blocks.1.norm1.weight', 'backbone.') == (4, 7)
+    assert model.get_layer_depth('backbone.stages.1.blocks.layer_parts.3.layer_scale1.weight', 'backbone.') == (5, 7)
+    assert model.get_layer_depth('backbone.stages.1.downsample.weight', 'backbone.') == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ('options', 'text'),
+    [
+        (dict(share_blocks=0), 'share_blocks=0 must be an integer of at least 1'),
+        (dict(share_blocks=[1, 2, 3]), 'share_blocks lists 3, and arch has 2 stages'),
+        (dict(phases=[None, (2, 3)]), r'phases=\(2, 3\) must be positive integers that add up to the 4 layers'),
+        (dict(share_blocks=2, norm_cfg=dict(type='BN')), 'of a shared block is a batch norm'),
+    ],
+    ids=str,
+)
+def test_vik_refuses_shares_that_make_no_sense(options, text):
+    with pytest.raises(ValueError, match=text):
+        make_vik(**options)

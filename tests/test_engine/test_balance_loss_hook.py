@@ -7,6 +7,7 @@ from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+import vik_mm
 from vik_mm.engine.hooks import BalanceLossHook
 from vik_mm.errors import BadInputError
 
@@ -96,3 +97,25 @@ def test_a_model_without_routed_layers_is_named(caplog):
 def test_a_wrong_weight_is_named(weight):
     with pytest.raises(BadInputError, match='weight=.* must be a finite number'):
         BalanceLossHook(weight=weight)
+
+
+def test_images_of_unlike_sizes_add_their_passes_to_the_balance_loss():
+    torch.manual_seed(0)
+    mixer = dict(type='MixtureOfHeadAttention', head_dims=8)
+    arch = dict(depths=(1,), embed_dims=(32,))
+    model = vik_mm.ViK(arch, img_size=64, token_mixer=mixer, out_indices=(0,), ignore_padding=True)
+    batch = torch.randn(2, 3, 64, 64)
+    batch[1, :, :, 40:] = 0
+    (gate,) = gates_of(model)
+    each = []
+    for image in (batch[:1], batch[1:, :, :, :40]):
+        model(image)
+        each.append(gate.balance_loss.item())
+    hook = BalanceLossHook()
+    hook.before_train(types.SimpleNamespace(model=model))
+    hook._begin(model, ())
+    model(batch)
+    losses = hook._add(model, (), {})
+    assert losses['loss_balance'].item() == pytest.approx(0.01 * sum(each) / 2)
+    assert gate.passes is None
+    hook.after_train(types.SimpleNamespace(model=model))

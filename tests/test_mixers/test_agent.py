@@ -88,3 +88,14 @@ def test_agents_of_none_follow_the_authors_stages(side, agents):
 def test_wrong_options_are_named(options, text):
     with pytest.raises(BadInputError, match=text):
         AgentAttention(32, (14, 14), **options)
+
+
+@torch.no_grad()
+def test_a_checkpoint_with_other_agents_of_the_grid_loads_and_keeps_even_tables():
+    small, large = (AgentAttention(32, grid, agents=None) for grid in ((14, 14), (56, 56)))
+    assert (small.agents, large.agents) == (49, 9)
+    state = {name: torch.full_like(value, 0.5) for name, value in small.state_dict().items()}
+    large.load_state_dict(state)
+    torch.testing.assert_close(large.wa_bias, torch.full_like(large.wa_bias, 0.5))
+    with pytest.raises(RuntimeError, match='size mismatch'):
+        AgentAttention(32, (56, 56), agents=9).load_state_dict(dict(state))

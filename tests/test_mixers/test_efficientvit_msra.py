@@ -15,7 +15,7 @@ class TestEfficientViT(MixerContract):
     mixer = dict(type='CascadedGroupAttention')
     parameters = 4612
     golden = 'efficientvit'
-    padding_options = None
+    padding_options = dict(norm_cfg=dict(type='GN', num_groups=1))
     test_one_exported_program_serves_all_sizes = None  # the masked form, below, has all of it and the mask
 
 
@@ -23,7 +23,7 @@ class TestMaskedPadding(MixerContract):
     mixer = dict(type='CascadedGroupAttention', mask_padding=True)
     parameters = 4612
     golden = 'efficientvit'  # windows divide the map, and there is nothing to mask
-    padding_options = None
+    padding_options = dict(norm_cfg=dict(type='GN', num_groups=1))
 
 
 def build(channels=16, grid_size=(14, 14), **options):

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
-from vik_mm.mixers import MultiPatchRBFKAN, Pooling, TokenMixer, build_token_mixer
+from vik_mm.mixers import MultiPatchRBFKAN, Pooling, SelfAttention, TokenMixer, build_token_mixer
 from vik_mm.mixers.multipatch_rbfkan import resample_global_maps
 from vik_mm.ops import merge_patches, split_patches
 
@@ -191,3 +191,9 @@ def test_a_mixer_of_ones_own_is_taken_from_the_registry(make_vik):
 def test_bad_mixer_configs_are_named(cfg, error, text):
     with pytest.raises(error, match=text):
         build_token_mixer(cfg, 8, (14, 14))
+
+
+def test_attention_among_too_many_pixels_is_refused():
+    mixer = SelfAttention(8, (4, 4), head_dims=8, max_tokens=16)
+    with pytest.raises(ValueError, match='SelfAttention would compare 20 pixels with 20 each.*max_tokens=16'):
+        mixer(torch.zeros(1, 8, 4, 5))

@@ -13,7 +13,7 @@ class TestSHViT(MixerContract):
     mixer = dict(type='SingleHeadAttention')
     parameters = 1404
     golden = 'shvit'
-    padding_options = None
+    padding_options = dict(norm_cfg=dict(type='GN', num_groups=1))
 
 
 def test_the_module_of_timm_has_the_same_values_and_its_weights_load(monkeypatch):

@@ -13,7 +13,7 @@ class TestULSAM(MixerContract):
     mixer = dict(type='SubspaceAttention')
     parameters = 172
     golden = 'ulsam'
-    padding_options = None
+    padding_options = dict(norm_cfg=dict(type='GN', num_groups=1))
 
 
 @torch.no_grad()

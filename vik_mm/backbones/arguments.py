@@ -82,8 +82,8 @@ def check_stages(depths: Sequence[int], embed_dims: Sequence[int]) -> tuple[tupl
     return blocks, channels
 
 
-def check_one_for_each_stage(name: str, value: dict | Sequence[dict], num_stages: int) -> list[dict]:
-    """Give a config for each stage, of one for all or one for each.
+def check_one_for_each_stage(name: str, value: Any, num_stages: int) -> list[Any]:
+    """Give a value for each stage, of one for all or one for each.
 
     Raises:
         ValueError: If there are more or fewer than stages.
@@ -92,8 +92,7 @@ def check_one_for_each_stage(name: str, value: dict | Sequence[dict], num_stages
         return [value] * num_stages
     if len(value) != num_stages:
         raise BadInputError(
-            f'{name} lists {len(value)} mixers, and arch has {num_stages} stages; give one config for each stage, or '
-            'one for all'
+            f'{name} lists {len(value)}, and arch has {num_stages} stages; give one for each stage, or one for all'
         )
     return list(value)
 

@@ -20,7 +20,7 @@ from vik_mm.mixers import log_resampled_mixers
 from .arguments import check_arch, check_at_least, check_frozen_stages, check_out_indices, check_rates
 from .loading import PretrainedBackbone
 from .mixer_as_attention import MapMixer, is_mixer
-from .shared_blocks import LayerParts, assign_blocks, refuse_batch_norm
+from .shared_blocks import LayerParts, assign_blocks, refuse_shared_batch_norm
 
 ARCHS = {
     name: dict(embed_dims=64 * heads, num_layers=12, num_heads=heads, feedforward_channels=256 * heads)
@@ -155,7 +155,7 @@ class ViTKArAt(PretrainedBackbone, VisionTransformer):
         self.layer_parts = self._share_blocks() if share_blocks is not None or phases is not None else None
         self._build_attention(attn_cfg, window_size, set(global_indices), attn_drop_rate)
         if self.layer_parts is not None:
-            refuse_batch_norm(self.layers)
+            refuse_shared_batch_norm(self.layers)
         if frozen_stages > 0:
             self._freeze_stages()
         self.register_load_state_dict_post_hook(log_resampled_mixers)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vik_mm.attention import KArAt, check_attention
 from vik_mm.errors import BadInputError
 from vik_mm.mixers import TokenMixer, build_token_mixer
+from vik_mm.parts import known_parts
 
 
 def is_mixer(attn_cfg: dict) -> bool:
@@ -29,7 +30,8 @@ def is_mixer(attn_cfg: dict) -> bool:
         mixer = MODELS.get(kind) if isinstance(kind, str) else kind
         if not (inspect.isclass(mixer) and issubclass(mixer, TokenMixer)):
             raise BadInputError(
-                f"attn_cfg type {kind!r} is unknown; choose 'Softmax', 'KArAt' or a registered token mixer"
+                f"attn_cfg type {kind!r} is unknown; choose 'Softmax', 'KArAt' or one of the token mixers "
+                f'{known_parts(TokenMixer)}'
             )
         return True
     check_attention(attn_cfg)

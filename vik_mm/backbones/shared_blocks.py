@@ -42,7 +42,7 @@ def assign_blocks(depth: int, share_blocks: int | None, phases: Sequence[int] | 
     return [block for block, size in enumerate(phases) for _ in range(size)]
 
 
-def refuse_batch_norm(blocks: nn.Module) -> None:
+def refuse_shared_batch_norm(blocks: nn.Module) -> None:
     """Refuse batch norm in blocks that serve several layers, whose statistics it would mix.
 
     Raises:
@@ -54,6 +54,42 @@ def refuse_batch_norm(blocks: nn.Module) -> None:
             f'{name} of a shared block is a batch norm, whose statistics would be a mixture of several layers; choose '
             'another norm for the mixer, or share_blocks=None'
         )
+
+
+class SharedBlocks(nn.Module):
+    """A row of layers of ViK, several of which have one block.
+
+    Args:
+        blocks (Sequence[nn.Module]): A block for each layer, with ``layer_scale1``, ``layer_scale2`` and ``drop_path``,
+            which stay the layer's own. The first one of each phase is kept.
+        block_of_layer (Sequence[int]): As of :func:`assign_blocks`.
+
+    Shape:
+        - Input and output: ``[B, C, H, W]``.
+
+    Raises:
+        BadInputError: If a block has a batch norm.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], block_of_layer: Sequence[int]):
+        super().__init__()
+        self.block_of_layer = list(block_of_layer)
+        self.layer_parts = nn.ModuleList()
+        for block in blocks:
+            parts = nn.Module()
+            for name in ('layer_scale1', 'layer_scale2', 'drop_path'):
+                parts.add_module(name, block.get_submodule(name))
+                setattr(block, name, nn.Identity())
+            self.layer_parts.append(parts)
+        for number in range(self.block_of_layer[-1] + 1):
+            self.add_module(str(number), blocks[self.block_of_layer.index(number)])
+        refuse_shared_batch_norm(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, C, H, W]``."""
+        for number, parts in zip(self.block_of_layer, self.layer_parts):
+            x = self.get_submodule(str(number))(x, parts)
+        return x
 
 
 class LayerParts(nn.Module):

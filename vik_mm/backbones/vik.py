@@ -15,53 +15,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from vik_mm.errors import BadInputError
 from vik_mm.layers import LayerScale, add_residual
 from vik_mm.mixers import build_token_mixer, log_resampled_mixers
 from vik_mm.mlps import build_mlp
-from vik_mm.ops import pad_to_multiple
 
 from . import arguments
 from .loading import PretrainedBackbone, refuse_other_arch
 from .own_extent import OwnExtents, refuse_batch_norm
-
-
-class Stem(nn.Module):
-    """Strided convolution from the image to the first map.
-
-    The image is zero-padded right and below to a multiple of the stride first: the released stem drops pixels,
-    33 rows giving 8.
-
-    Args:
-        in_channels (int): Channels of the image.
-        embed_dims (int): Channels ``C`` of the map.
-        kernel_size (int): In pixels. Defaults to 7.
-        stride (int): In pixels. Defaults to 4.
-        padding (int): Zeros on each side, in pixels. Defaults to 2.
-
-    Shape:
-        - Input: ``[B, in_channels, H, W]``.
-        - Output: ``[B, C, ceil(H / stride), ceil(W / stride)]``.
-
-    Raises:
-        ValueError: If the three numbers do not give that output size.
-    """
-
-    def __init__(self, in_channels: int, embed_dims: int, kernel_size: int = 7, stride: int = 4, padding: int = 2):
-        super().__init__()
-        for name, value, least in (('kernel_size', kernel_size, 1), ('stride', stride, 1), ('padding', padding, 0)):
-            arguments.check_at_least(f'stem.{name}', value, least)
-        if not kernel_size - stride <= 2 * padding < kernel_size:
-            raise BadInputError(
-                f'stem=dict(kernel_size={kernel_size}, stride={stride}, padding={padding}) does not map H pixels to '
-                'ceil(H / stride); choose kernel_size - stride <= 2 * padding < kernel_size'
-            )
-        self.stride = stride
-        self.conv = nn.Conv2d(in_channels, embed_dims, kernel_size, stride=stride, padding=padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[B, in_channels, H, W]`` to ``[B, C, ceil(H / stride), ceil(W / stride)]``."""
-        return self.conv(pad_to_multiple(x, self.stride))
+from .shared_blocks import SharedBlocks, assign_blocks
+from .stem import Stem
 
 
 class ViKBlock(nn.Module):
@@ -112,15 +74,15 @@ class ViKBlock(nn.Module):
         self.layer_scale2 = layer_scale()
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[B, C, H, W]`` to ``[B, C, H, W]``."""
+    def forward(self, x: Tensor, own: Any = None) -> Tensor:
+        """Map ``[B, C, H, W]`` to ``[B, C, H, W]``, with the layer scales and drop path of ``own``, or the block's."""
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
+            return checkpoint(self._forward, x, own or self, use_reentrant=False)
+        return self._forward(x, own or self)
 
-    def _forward(self, x: Tensor) -> Tensor:
-        x = add_residual(x, self.token_mixer(self.norm1(x)), self.layer_scale1, self.drop_path)
-        return add_residual(x, self.mlp(self.norm2(x)), self.layer_scale2, self.drop_path)
+    def _forward(self, x: Tensor, own: Any) -> Tensor:
+        x = add_residual(x, self.token_mixer(self.norm1(x)), own.layer_scale1, own.drop_path)
+        return add_residual(x, self.mlp(self.norm2(x)), own.layer_scale2, own.drop_path)
 
 
 class ViKStage(nn.Module):
@@ -129,17 +91,17 @@ class ViKStage(nn.Module):
     Args:
         in_dims (int, optional): Channels of the previous stage; None in the first stage.
         embed_dims (int): Channels ``C`` of this stage.
-        blocks (Sequence[ViKBlock]): The blocks.
+        blocks (nn.Module): The row of blocks.
 
     Shape:
         - Input: ``[B, in_dims, H, W]``.
         - Output: ``[B, C, ceil(H / 2), ceil(W / 2)]``; ``[B, C, H, W]`` in the first stage.
     """
 
-    def __init__(self, in_dims: int | None, embed_dims: int, blocks: Sequence[ViKBlock]):
+    def __init__(self, in_dims: int | None, embed_dims: int, blocks: nn.Module):
         super().__init__()
         self.downsample = nn.Identity() if in_dims is None else nn.Conv2d(in_dims, embed_dims, 3, stride=2, padding=1)
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = blocks
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, in_dims, H, W]`` to this stage's map."""
@@ -187,6 +149,11 @@ class ViK(OwnExtents, PretrainedBackbone):
             Defaults to False, as in the release.
         mlp (dict): Config of the channel MLP, a type of :mod:`vik_mm.mlps` registered in MMPretrain.
             Defaults to ``dict(type='ConvMLP')``, as in the release.
+        share_blocks (int | Sequence[int | None], optional): Number of blocks of a stage, for all stages or each; every
+            block serves several layers in a row, as in Raptor, the first ones one more where the number does not divide
+            the depth. Layer scales and stochastic depth stay each layer's own. Defaults to None, a block a layer.
+        phases (Sequence[Sequence[int] | None], optional): Layers of each block, for each stage, in its place.
+            Defaults to None.
 
     Shape:
         - Input: ``[B, in_channels, H, W]``, ``H`` and ``W`` at least 32.
@@ -231,6 +198,8 @@ class ViK(OwnExtents, PretrainedBackbone):
         init_cfg=None,
         ignore_padding: bool = False,
         mlp: dict = dict(type='ConvMLP'),
+        share_blocks: int | Sequence[int | None] | None = None,
+        phases: Sequence[Sequence[int] | None] | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
         self.arch = arch
@@ -241,6 +210,9 @@ class ViK(OwnExtents, PretrainedBackbone):
         self.frozen_stages = arguments.check_frozen_stages(frozen_stages, max(self.out_indices) + 1)
         self.norm_eval, self.ignore_padding = norm_eval, ignore_padding
         mixers = arguments.check_one_for_each_stage('token_mixer', token_mixer, len(self.depths))
+        shares = arguments.check_one_for_each_stage('share_blocks', share_blocks, len(self.depths))
+        rows = arguments.check_one_for_each_stage('phases', phases, len(self.depths))
+        self.block_of_layer = [assign_blocks(*stage) for stage in zip(self.depths, shares, rows)]
         arguments.check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         arguments.check_hidden_dims(mlp_ratio, self.embed_dims)
         arguments.check_layer_scale(layer_scale_init_value)
@@ -251,7 +223,7 @@ class ViK(OwnExtents, PretrainedBackbone):
         strides = [self.stem.stride * 2**i for i in range(len(self.depths))]
         block = dict(mlp_ratio=mlp_ratio, mlp=mlp, norm_cfg=norm_cfg, act_cfg=act_cfg, drop_rate=drop_rate)
         block.update(layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
-        self.stages = self._build_stages(strides, mixers, drop_path_rate, block)
+        self.stages = self._build_stages(strides, mixers, list(zip(shares, rows)), drop_path_rate, block)
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.embed_dims[i]))
         self.out_strides = [strides[i] for i in self.out_indices]
@@ -262,7 +234,7 @@ class ViK(OwnExtents, PretrainedBackbone):
         self.register_load_state_dict_post_hook(log_resampled_mixers)
         self._freeze()
 
-    def _build_stages(self, strides, mixers, drop_path_rate: float, block: dict[str, Any]) -> nn.ModuleList:
+    def _build_stages(self, strides, mixers, sharing, drop_path_rate: float, block: dict[str, Any]) -> nn.ModuleList:
         last = max(1, sum(self.depths) - 1)
         stages = nn.ModuleList()
         for i in range(max(self.out_indices) + 1):
@@ -273,7 +245,9 @@ class ViK(OwnExtents, PretrainedBackbone):
                 ViKBlock(self.embed_dims[i], grid_size, mixers[i], drop_path_rate=drop_path_rate * k / last, **block)
                 for k in range(first, first + self.depths[i])
             ]
-            stages.append(ViKStage(self.embed_dims[i - 1] if i else None, self.embed_dims[i], blocks))
+            is_shared = sharing[i] != (None, None)
+            row = SharedBlocks(blocks, self.block_of_layer[i]) if is_shared else nn.Sequential(*blocks)
+            stages.append(ViKStage(self.embed_dims[i - 1] if i else None, self.embed_dims[i], row))
         return stages
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -321,8 +295,8 @@ class ViK(OwnExtents, PretrainedBackbone):
 
         Returns:
             tuple[int, int]: The parameter's depth and the number of depths. The stem has 0, block ``k`` of the whole
-            network ``k + 1``, a down-sampling convolution the depth of the block behind it; output norms, and
-            whatever lies outside the backbone, have the last.
+            network ``k + 1``, a shared block the depth of its first layer, a down-sampling convolution the depth of the
+            block behind it; output norms, and whatever lies outside the backbone, have the last.
         """
         num_layers = sum(self.depths) + 2
         if not param_name.startswith(prefix):
@@ -330,9 +304,10 @@ class ViK(OwnExtents, PretrainedBackbone):
         name = param_name[len(prefix) :]
         if name.startswith('stem.'):
             return 0, num_layers
-        if match := re.match(r'stages\.(\d+)\.(?:downsample|blocks\.(\d+))\.', name):
-            stage, block = int(match[1]), int(match[2] or 0)
-            return sum(self.depths[:stage]) + block + 1, num_layers
+        if match := re.match(r'stages\.(\d+)\.(?:downsample|blocks\.(layer_parts\.)?(\d+))\.', name):
+            stage, number = int(match[1]), int(match[3] or 0)
+            layer = number if match[2] else self.block_of_layer[stage].index(number)
+            return sum(self.depths[:stage]) + layer + 1, num_layers
         return num_layers - 1, num_layers
 
     def _frozen_modules(self) -> list[nn.Module]:

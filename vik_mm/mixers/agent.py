@@ -43,7 +43,8 @@ class AgentAttention(TokenMixer):
         grid_size (tuple[int, int]): ``H0`` and ``W0``: height and width of the map at the backbone's ``img_size``.
         head_dims (int): ``d``. Defaults to 32.
         agents (int, optional): ``n``, a square number, the same for every map. None follows the authors' stages: 9 for
-            a native grid from 56 pixels per side up, 16 from 28 up, else 49. Defaults to 49.
+            a native grid from 56 pixels per side up, 16 from 28 up, else 49;
+            a checkpoint with another number has its agents resized as a map. Defaults to 49.
         qkv_bias (bool): Whether queries, keys and values have a bias. Defaults to True.
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
@@ -71,11 +72,12 @@ class AgentAttention(TokenMixer):
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
         heads = count_heads(embed_dims, head_dims)
+        follows_grid = agents is None
         if agents is None:
             agents = next((number for side, number in ((56, 9), (28, 16)) if min(grid_size) >= side), 49)
         if agents < 1 or math.isqrt(agents) ** 2 != agents:
             raise BadInputError(f'agents={agents} must be a square number, such as 9, 16, 25, 36 or 49')
-        self.num_heads, self.agents = heads, agents
+        self.num_heads, self.agents, self.follows_grid = heads, agents, follows_grid
         self.q = pointwise(embed_dims, embed_dims, bias=qkv_bias)
         self.kv = pointwise(embed_dims, 2 * embed_dims, bias=qkv_bias)
         self.dwc = nn.Conv2d(embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
@@ -116,6 +118,8 @@ class AgentAttention(TokenMixer):
 
     def _resize_tables(self, state_dict, prefix, *_):
         """Bring the tables of a checkpoint made for another native grid to this one."""
+        if self.follows_grid:
+            self._resize_agents(state_dict, prefix)
         for name, dim in (('ah_bias', 3), ('aw_bias', 4), ('ha_bias', 2), ('wa_bias', 3)):
             table = state_dict.get(prefix + name)
             own = getattr(self, name)
@@ -126,6 +130,27 @@ class AgentAttention(TokenMixer):
                     f'as the native grid is {tuple(self.grid_size)}',
                     logger='current',
                 )
+
+    def _resize_agents(self, state_dict, prefix):
+        """Bring the tables of a checkpoint with another number of agents to this one's, as maps of agents."""
+        axes = dict(an_bias=1, na_bias=1, ah_bias=2, aw_bias=2, ha_bias=4, wa_bias=4)
+        found = {name: state_dict.get(prefix + name) for name in axes}
+        if any(table is None or table.ndim != getattr(self, name).ndim for name, table in found.items()):
+            return  # load_state_dict says what is missing
+        theirs = found['an_bias'].shape[1]
+        if theirs == self.agents or math.isqrt(theirs) ** 2 != theirs:
+            return
+        for name, dim in axes.items():
+            moved = found[name].movedim(dim, -1)
+            maps = moved.reshape(1, -1, math.isqrt(theirs), math.isqrt(theirs))
+            side = math.isqrt(self.agents)
+            resized = F.interpolate(maps, (side, side), mode='bilinear', align_corners=False)
+            state_dict[prefix + name] = resized.view(*moved.shape[:-1], self.agents).movedim(-1, dim)
+        print_log(
+            f'{prefix}*_bias of the checkpoint were resized from {theirs} agents to {self.agents}, as agents=None '
+            f'follows the native grid, {tuple(self.grid_size)}',
+            logger='current',
+        )
 
 
 def _resize(table: Tensor, dim: int, length: int) -> Tensor:

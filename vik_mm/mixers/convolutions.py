@@ -1,5 +1,6 @@
 """Convolutions as several papers have them, with their start values."""
 
+from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
 
 
@@ -31,9 +32,9 @@ def zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
 
 
 class ConvNorm(nn.Module):
-    """Convolution without a bias, then batch norm.
+    """Convolution without a bias, then a norm.
 
-    The batch norm's weight starts at 1. Several papers let it start at 0 in the last layer of a branch, which the
+    The norm's weight starts at 1. Several papers let it start at 0 in the last layer of a branch, which the
     block's layer scale does here.
 
     Args:
@@ -41,17 +42,25 @@ class ConvNorm(nn.Module):
         out_dims (int): Channels of the output.
         kernel_size (int): In pixels; maps keep their size if it is odd. Defaults to 1.
         groups (int): Groups of channels that are computed apart. Defaults to 1.
+        norm_cfg (dict): Config of the norm. Defaults to ``dict(type='BN')``.
 
     Shape:
         - Input: ``[B, in_dims, H, W]``.
         - Output: ``[B, out_dims, H, W]``.
     """
 
-    def __init__(self, in_dims: int, out_dims: int, kernel_size: int = 1, groups: int = 1):
+    def __init__(
+        self,
+        in_dims: int,
+        out_dims: int,
+        kernel_size: int = 1,
+        groups: int = 1,
+        norm_cfg: dict = dict(type='BN'),
+    ):
         super().__init__()
         padding = kernel_size // 2
         self.conv = nn.Conv2d(in_dims, out_dims, kernel_size, padding=padding, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_dims)
+        self.bn = build_norm_layer(norm_cfg, out_dims)
         nn.init.trunc_normal_(self.conv.weight, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:

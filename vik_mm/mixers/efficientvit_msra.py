@@ -35,6 +35,8 @@ class CascadedGroupAttention(TokenMixer):
             behind the last head are unused. The release also has (7, 5, 3, 3). Defaults to (5, 5, 5, 5).
         mask_padding (bool): Whether pixels outside of the map get no weight in the softmax. Both are equal where
             windows divide the map. Defaults to False, as in the release.
+        norm_cfg (dict): Config of the norms. ``ViK(ignore_padding=True)`` takes no batch norm, but
+            ``dict(type='GN', num_groups=1)``. Defaults to ``dict(type='BN')``.
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
     Shape:
@@ -72,6 +74,7 @@ class CascadedGroupAttention(TokenMixer):
         window_size: int = 7,
         kernel_sizes: Sequence[int] = (5, 5, 5, 5),
         mask_padding: bool = False,
+        norm_cfg: dict = dict(type='BN'),
         init_cfg=None,
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
@@ -84,9 +87,13 @@ class CascadedGroupAttention(TokenMixer):
         self.num_heads, self.qk_dims, self.mask_padding = num_heads, qk_dims, mask_padding
         self.window_size = side = min(window_size, *grid_size)
         head_dims = embed_dims // num_heads
-        self.qkvs = nn.ModuleList(ConvNorm(head_dims, 2 * qk_dims + head_dims) for _ in range(num_heads))
-        self.dws = nn.ModuleList(ConvNorm(qk_dims, qk_dims, size, groups=qk_dims) for size in kernel_sizes[:num_heads])
-        self.proj = ConvNorm(embed_dims, embed_dims)
+        self.qkvs = nn.ModuleList(
+            ConvNorm(head_dims, 2 * qk_dims + head_dims, norm_cfg=norm_cfg) for _ in range(num_heads)
+        )
+        self.dws = nn.ModuleList(
+            ConvNorm(qk_dims, qk_dims, size, groups=qk_dims, norm_cfg=norm_cfg) for size in kernel_sizes[:num_heads]
+        )
+        self.proj = ConvNorm(embed_dims, embed_dims, norm_cfg=norm_cfg)
         self.position_bias = nn.Parameter(torch.zeros(num_heads, side**2))
         distance = (torch.arange(side)[:, None] - torch.arange(side)).abs()  # [w, w]
         places = distance[:, None, :, None] * side + distance[None, :, None, :]

@@ -29,6 +29,9 @@ class HeadGates(nn.Module):
         balance_loss (Tensor, optional): ``E * sum_e mean(softmax_e) * share_e`` of the last pass in training, over
             images and pixels, ``share_e`` being the share of pixels that keep head ``e``. It is ``k`` where all heads
             are kept evenly. None before, in evaluation, or where no head is routed.
+        passes (list[Tensor], optional): Losses of several passes, whose mean ``balance_loss`` then is: a layer runs
+            several times where images are computed one after the other, or blocks are shared. The one who takes the
+            losses sets an empty list before, and None afterwards. None keeps the last pass only.
         keeps_balance_loss (bool): Whether to keep it. It holds on to a part of the graph of the pass: activation
             checkpointing, which computes a pass again in the backward pass, should not keep it a second time.
 
@@ -64,6 +67,7 @@ class HeadGates(nn.Module):
         self.shared_heads, self.routed_heads = shared, kept
         self.keeps_balance_loss = True
         self.balance_loss: Tensor | None = None
+        self.passes: list[Tensor] | None = None
         self.shared = pointwise(embed_dims, shared, bias=False) if shared > 1 else None
         self.routed = pointwise(embed_dims, routable, bias=False) if kept else None
         self.kinds = pointwise(embed_dims, 2, bias=False) if kept and shared else None
@@ -90,11 +94,15 @@ class HeadGates(nn.Module):
         if self.training:
             # Also where it is not kept: activation checkpointing wants both passes to compute the same.
             loss = shares.shape[1] * (shares.mean((0, 2, 3)) * kept.mean((0, 2, 3))).sum()
-            self.balance_loss = loss if self.keeps_balance_loss else None
+            if self.keeps_balance_loss:
+                if self.passes is not None:
+                    self.passes.append(loss)
+                    loss = torch.stack(self.passes).mean()
+                self.balance_loss = loss
         gates = shares * kept
         smallest = torch.finfo(shares.dtype).eps
         return self.routed_heads * gates / gates.sum(1, keepdim=True).clamp(min=smallest)
 
     def __getstate__(self):
         """Leave the last loss out: a tensor with a graph can be neither copied nor pickled."""
-        return {**super().__getstate__(), 'balance_loss': None}
+        return {**super().__getstate__(), 'balance_loss': None, 'passes': None}

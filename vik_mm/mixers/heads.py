@@ -40,7 +40,7 @@ def join_heads(x: Tensor, size: Sequence[int]) -> Tensor:
     return x.transpose(2, 3).flatten(1, 2).unflatten(2, size)
 
 
-def check_pairs(mixer: nn.Module, queries: int, keys: int, max_tokens: int) -> None:
+def check_pairs(mixer: nn.Module, queries: int, keys: int, max_tokens: int, remedy: str = '') -> None:
     """Refuse a map whose attention would eat all memory.
 
     Traced models are not checked, as a question about the sizes would bind the graph to the answer.
@@ -50,6 +50,7 @@ def check_pairs(mixer: nn.Module, queries: int, keys: int, max_tokens: int) -> N
         queries (int): Pixels that attend.
         keys (int): Pixels or samples that each of them attends to.
         max_tokens (int): As many pairs are taken as attention of all among ``max_tokens`` pixels has.
+        remedy (str): What else can be done with this mixer, for the message. Defaults to ''.
 
     Raises:
         BadInputError: If there are more pairs.
@@ -57,6 +58,6 @@ def check_pairs(mixer: nn.Module, queries: int, keys: int, max_tokens: int) -> N
     if not is_traced() and queries * keys > max_tokens**2:
         raise BadInputError(
             f'{type(mixer).__name__} would compare {queries} pixels with {keys} each, more pairs than '
-            f'max_tokens={max_tokens} squared. Give smaller images; or take a mixer that is linear in pixels in this '
-            'stage (token_mixer takes a list, one config for each stage); or raise max_tokens if there is memory'
+            f'max_tokens={max_tokens} squared. Give smaller images; {remedy}or take a mixer that is linear in pixels '
+            'in this stage (token_mixer takes a list, one config a stage); or raise max_tokens if there is memory'
         )

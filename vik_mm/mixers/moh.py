@@ -142,7 +142,7 @@ class MixtureOfHeadAttention(TokenMixer):
 
     def _attend_to_all(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        check_pairs(self, height * width, height * width, self.max_tokens)
+        check_pairs(self, height * width, height * width, self.max_tokens, 'or set sr_ratio=2 and pool_size=7; ')
         q, k, v = (split_heads(part, self.num_heads) for part in self.qkv(x).chunk(3, dim=1))
         q = self._scale(F.normalize(q, dim=3), _count_like(x, height, width).log())
         grids = [_doubled_positions(side, side, x.device) for side in (height, width)]
@@ -155,7 +155,7 @@ class MixtureOfHeadAttention(TokenMixer):
         cells: list[Any] = [self.pool_size or torch.sym_max(1, side // self.sr_ratio) for side in (height, width)]
         if self.pool_size:
             cells = [torch.sym_min(cell, side) for cell, side in zip(cells, (height, width))]
-        check_pairs(self, height * width, cells[0] * cells[1], self.max_tokens)
+        check_pairs(self, height * width, cells[0] * cells[1], self.max_tokens, 'or set pool_size=7; ')
 
         pooled = average_to_grid(F.gelu(self.pool(x)), (cells[0], cells[1]))
         pooled = self.pool_norm(pooled.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -121,7 +121,7 @@ class NPRFAttention(TokenMixer):
 
     def _attend_dense(self, q: Tensor, k: Tensor, v: Tensor, size: Sequence[int]) -> Tensor:
         """Attend with all pairs' weights; features ``[B, h, N, m]``, values and answer ``[B, h, N, d]``."""
-        check_pairs(self, q.shape[2], q.shape[2], self.max_tokens)
+        check_pairs(self, q.shape[2], q.shape[2], self.max_tokens, "or set backend='fft'; ")
         weights = (q @ k.transpose(2, 3)) * relative_bias(self._position_weights(size, q.dtype), size)
         return (weights @ v) / weights.sum(dim=-1, keepdim=True)
 

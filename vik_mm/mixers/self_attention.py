@@ -10,6 +10,7 @@ from vik_mm.attention import TokenAttention, build_operator, check_attention
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
+from .heads import check_pairs, count_heads
 
 
 @MODELS.register_module()
@@ -22,6 +23,7 @@ class SelfAttention(TokenMixer):
         head_dims (int): Channels of a head. Defaults to 32.
         attn_cfg (dict): ``dict(type='Softmax')``, or ``dict(type='KArAt', ...)`` with options of
             :class:`vik_mm.attention.KArAt`. Defaults to ``dict(type='Softmax')``.
+        max_tokens (int): Maps of more pixels are refused. Defaults to 16384.
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
     Shape:
@@ -29,7 +31,8 @@ class SelfAttention(TokenMixer):
 
     Raises:
         BadTypeError: If ``attn_cfg`` has an option that its type does not know.
-        BadInputError: If ``head_dims`` does not divide ``C``, or ``attn_cfg`` is wrong.
+        BadInputError: If ``head_dims`` does not divide ``C``, or ``attn_cfg`` is wrong, or a map has too many
+            pixels.
     """
 
     def __init__(
@@ -38,18 +41,20 @@ class SelfAttention(TokenMixer):
         grid_size: tuple[int, int],
         head_dims: int = 32,
         attn_cfg: dict = dict(type='Softmax'),
+        max_tokens: int = 16384,
         init_cfg=None,
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
-        if head_dims < 1 or embed_dims % head_dims:
-            raise BadInputError(f'head_dims={head_dims} must divide the {embed_dims} channels of each stage')
+        heads = count_heads(embed_dims, head_dims)
+        self.max_tokens = max_tokens
         check_attention(attn_cfg)
         if attn_cfg.get('universal'):
             raise BadInputError('a universal operator serves blocks of one grid, and the stages of ViK have several')
-        heads = embed_dims // head_dims
         operator = build_operator(attn_cfg, heads, grid_size, 0)
         self.attention = TokenAttention(operator=operator, embed_dims=embed_dims, num_heads=heads)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""
+        pixels = x.shape[2] * x.shape[3]
+        check_pairs(self, pixels, pixels, self.max_tokens)
         return self.attention(x.flatten(2).transpose(1, 2), x.shape[2:]).transpose(1, 2).unflatten(2, x.shape[2:])

@@ -32,6 +32,8 @@ class SingleHeadAttention(TokenMixer):
         partial_dims (int, optional): ``p``. None is ``3 C / 14``, rounded down, and at least 1. Defaults to None.
         qk_dims (int): Channels of queries and keys. Defaults to 16.
         max_tokens (int): Maps of more pixels are refused. Defaults to 16384.
+        norm_cfg (dict): Config of the norms. ``ViK(ignore_padding=True)`` takes no batch norm, but
+            ``dict(type='GN', num_groups=1)``. Defaults to ``dict(type='BN')``.
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
     Shape:
@@ -55,6 +57,7 @@ class SingleHeadAttention(TokenMixer):
         partial_dims: int | None = None,
         qk_dims: int = 16,
         max_tokens: int = 16384,
+        norm_cfg: dict = dict(type='BN'),
         init_cfg=None,
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
@@ -65,8 +68,8 @@ class SingleHeadAttention(TokenMixer):
             raise BadInputError(f'qk_dims={qk_dims} must be at least 1')
         self.partial_dims, self.qk_dims, self.max_tokens = partial_dims, qk_dims, max_tokens
         self.pre_norm = nn.GroupNorm(1, partial_dims)
-        self.qkv = ConvNorm(partial_dims, 2 * qk_dims + partial_dims)
-        self.proj = ConvNorm(embed_dims, embed_dims)
+        self.qkv = ConvNorm(partial_dims, 2 * qk_dims + partial_dims, norm_cfg=norm_cfg)
+        self.proj = ConvNorm(embed_dims, embed_dims, norm_cfg=norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""

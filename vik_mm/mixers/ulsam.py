@@ -4,6 +4,7 @@ Shape letters: ``B`` images, ``C`` channels, ``N`` pixels, ``g`` subspaces of ``
 """
 
 import torch.nn.functional as F
+from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -32,6 +33,8 @@ class SubspaceAttention(TokenMixer):
         num_subspaces (int): ``g``. Defaults to 4.
         residual (bool): Whether to add the input, as the paper does; the block adds it once more. Defaults to True.
         rescale (bool): Whether to multiply the maps by ``N``, so that their mean is 1 at every size. Defaults to False.
+        norm_cfg (dict): Config of the norms. ``ViK(ignore_padding=True)`` takes no batch norm, but
+            ``dict(type='GN', num_groups=1)``. Defaults to ``dict(type='BN')``.
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
     Shape:
@@ -60,6 +63,7 @@ class SubspaceAttention(TokenMixer):
         num_subspaces: int = 4,
         residual: bool = True,
         rescale: bool = False,
+        norm_cfg: dict = dict(type='BN'),
         init_cfg=None,
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
@@ -67,9 +71,9 @@ class SubspaceAttention(TokenMixer):
             raise BadInputError(f'num_subspaces={num_subspaces} must divide the {embed_dims} channels')
         self.num_subspaces, self.residual, self.rescale = num_subspaces, residual, rescale
         self.depthwise = nn.Conv2d(embed_dims, embed_dims, 1, groups=embed_dims)
-        self.depthwise_norm = nn.BatchNorm2d(embed_dims)
+        self.depthwise_norm = build_norm_layer(norm_cfg, embed_dims)
         self.pointwise = nn.Conv2d(embed_dims, num_subspaces, 1, groups=num_subspaces)
-        self.pointwise_norm = nn.BatchNorm2d(num_subspaces)
+        self.pointwise_norm = build_norm_layer(norm_cfg, num_subspaces)
         for conv in (self.depthwise, self.pointwise):
             nn.init.trunc_normal_(conv.weight, std=0.02)
             zero_bias(conv)

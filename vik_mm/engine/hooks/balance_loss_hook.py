@@ -18,8 +18,9 @@ from vik_mm.errors import BadInputError
 class BalanceLossHook(Hook):
     """Add ``loss_balance``, the mean balance loss of all routed layers times ``weight``, to the model's losses.
 
-    A routed layer has the attributes ``balance_loss``, the loss of its last pass in training or None, and
-    ``keeps_balance_loss``, whether it keeps it; :class:`vik_mm.mixers.MixtureOfHeadAttention` contains such a layer.
+    A routed layer has the attributes ``balance_loss``, the loss of its passes in training or None,
+    ``keeps_balance_loss``, whether it keeps it, and ``passes``, a list to take the mean of several passes or None;
+    :class:`vik_mm.mixers.MixtureOfHeadAttention` contains such a layer.
     The losses are kept from the beginning of a forward pass to its end, and not when activation checkpointing computes
     blocks again. Afterwards the layers hold the values without their graphs.
 
@@ -64,12 +65,15 @@ class BalanceLossHook(Hook):
 
     def _begin(self, model: nn.Module, args: tuple) -> None:
         self._keep(True)
+        for layer in self._layers:
+            layer.balance_loss, layer.passes = None, []
 
     def _add(self, model: nn.Module, args: tuple, output: Any) -> Any:
         """Add the loss to a dict of losses; predictions and maps pass."""
         self._keep(False)
         losses = [layer.balance_loss for layer in self._layers if layer.balance_loss is not None]
         for layer in self._layers:
+            layer.passes = None
             if layer.balance_loss is not None:
                 layer.balance_loss = layer.balance_loss.detach()
         if not losses or not isinstance(output, dict):

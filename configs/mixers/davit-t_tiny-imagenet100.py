@@ -1,0 +1,6 @@
+# ViK-Tiny's macro design with DaViT's dual attention on 100 classes of Tiny ImageNet at 64 pixels.
+#   python tools/train.py configs/mixers/davit-t_tiny-imagenet100.py
+# Not trained here, no result is known.
+_base_ = '../vik/vik-t_tiny-imagenet100.py'
+
+model = dict(backbone=dict(token_mixer=dict(type='DaViTAttention')))

@@ -1,0 +1,8 @@
+# ViK-Tiny's macro design with SMT's modulation and attention on 100 classes of Tiny ImageNet at 64 pixels.
+#   python tools/train.py configs/mixers/smt-t_tiny-imagenet100.py
+# Not trained here, no result is known.
+_base_ = '../vik/vik-t_tiny-imagenet100.py'
+
+# The authors mix the two in the third stage.
+modulation, attention = dict(type='ScaleAwareModulation'), dict(type='SMTAttention')
+model = dict(backbone=dict(token_mixer=[modulation, modulation, modulation, attention]))
