@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+import vik_mm
 from vik_mm.checkpoints import load_weights
-from vik_mm.checkpoints.misfit import describe_misfit
+from vik_mm.checkpoints.misfit import describe_misfit, fitting_weights
 from vik_mm.errors import BadInputError
 
 
@@ -53,6 +54,36 @@ def test_what_fits_is_not_complained_of():
     # Files of old versions lack these counters.
     del weights['backbone.1.num_batches_tracked']
     load_weights(model(), weights)
+
+
+def vit(img_size):
+    arch = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16)
+    made = nn.Module()
+    made.backbone = vik_mm.ViTKArAt(arch=arch, img_size=img_size)
+    made.backbone.init_weights()  # positions would be zero
+    return made
+
+
+def test_weights_that_the_model_resamples_fit():
+    """Positions and operators of a vision transformer belong to an image size, and are resampled to another."""
+    weights, target = vit(64).state_dict(), vit(96)
+    assert weights['backbone.pos_embed'].shape != target.backbone.pos_embed.shape
+    assert describe_misfit(target, weights) is None
+    load_weights(target, weights)
+    assert torch.equal(target.backbone.cls_token, weights['backbone.cls_token'])
+    assert target.backbone.pos_embed.shape[1] == 1 + 6 * 6
+
+
+def test_what_fits_is_resampled_where_the_rest_does_not_fit():
+    """As ``load_from`` takes what there is of the weights."""
+    weights, target = vit(64).state_dict(), vit(96)
+    weights['head.weight'] = torch.zeros(3, 16)
+    given = {name: value.clone() for name, value in weights.items()}
+    fitting = fitting_weights(target, weights)
+    start = target.backbone.pos_embed.clone()
+    target.load_state_dict(fitting)
+    assert not torch.equal(target.backbone.pos_embed, start)
+    assert weights.keys() == given.keys() and all(torch.equal(weights[name], given[name]) for name in given)
 
 
 def test_every_process_refuses_what_does_not_fit(monkeypatch):

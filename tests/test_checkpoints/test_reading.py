@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -194,3 +197,29 @@ def test_a_load_that_fails_leaves_the_model_as_it_was(make_vik):
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     load_weights(model, weights)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_a_checkpoint_at_an_address_is_downloaded_once_and_read_as_data(tmp_path, monkeypatch):
+    """Two files of one name, at two addresses, are two files."""
+    for name, value in (('a', 1.0), ('b', 2.0)):
+        (tmp_path / name).mkdir()
+        torch.save(dict(x=torch.tensor(value)), tmp_path / name / 'best.pth')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(_Quiet, directory=str(tmp_path)))
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f'http://127.0.0.1:{server.server_port}'
+        values = [float(read_checkpoint(f'{address}/{name}/best.pth')['x']) for name in 'ab']
+        with pytest.raises(BadInputError, match=r'checkpoint .*/none.pth could not be downloaded \(HTTP Error 404'):
+            read_checkpoint(f'{address}/none.pth')
+        server.shutdown()
+    assert values == [1, 2]
+    assert float(read_checkpoint(f'{address}/a/best.pth')['x']) == 1  # the server is gone
+    with pytest.raises(BadInputError, match='must be a file, or an address that begins with https'):
+        read_checkpoint('s3://bucket/best.pth')

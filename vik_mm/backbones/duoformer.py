@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -19,6 +18,8 @@ from vik_mm.errors import BadInputError
 from vik_mm.mixers.windows import merge_windows, split_windows
 from vik_mm.ops import crop_map, is_traced
 from vik_mm.ops.backends import compute_dtype
+
+from .loading import PretrainedBackbone
 
 OUT_TYPES = ('cls_token', 'featmap')
 SCALE_TOKENS = ('random', 'channel')
@@ -115,7 +116,7 @@ class ChannelScaleToken(nn.Module):
 
 
 @MODELS.register_module()
-class DuoFormer(BaseBackbone):
+class DuoFormer(PretrainedBackbone):
     """Transformer over the maps of a four-stage backbone: attention among scales, then among patches.
 
     .. code-block:: text

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.attention import KArAt, build_operator, check_attention
 from vik_mm.errors import BadInputError, UnavailableError
+
+from .loading import PretrainedBackbone
 
 
 class GatedAttention(nn.Module):
@@ -70,7 +71,7 @@ class PlainAttention(nn.Module):
 
 
 @MODELS.register_module()
-class ConViTKArAt(BaseBackbone):
+class ConViTKArAt(PretrainedBackbone):
     """ConViT of timm, for classification at one image size, whose attention is a choice.
 
     Args:

@@ -10,6 +10,7 @@ from vik_mm.attention import KArAt, build_operator
 from vik_mm.errors import BadInputError
 from vik_mm.mixers import log_resampled_mixers
 
+from .loading import PretrainedBackbone
 from .mixer_as_attention import MapMixer, is_mixer
 
 
@@ -63,7 +64,7 @@ class KArAtWindowMSA(nn.Module):
 
 
 @MODELS.register_module()
-class SwinKArAt(SwinTransformer):
+class SwinKArAt(PretrainedBackbone, SwinTransformer):
     """Swin transformer whose attention is a choice.
 
     Args:

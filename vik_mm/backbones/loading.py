@@ -1,4 +1,4 @@
-"""How weights come into ViK: from the checkpoint of ``init_cfg``, and never from one of another arch."""
+"""How weights come into a backbone: from the checkpoint of ``init_cfg``, and never from one of another arch."""
 
 import os
 import re
@@ -57,7 +57,7 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
     """
     if '://' not in checkpoint and not os.path.isfile(os.path.expanduser(checkpoint)):
         raise BadInputError(
-            f'backbone.init_cfg.checkpoint={checkpoint} does not exist; name a ViK checkpoint with --cfg-options '
+            f'backbone.init_cfg.checkpoint={checkpoint} does not exist; name a checkpoint with --cfg-options '
             'model.backbone.init_cfg.checkpoint=FILE, or start from scratch with model.backbone.init_cfg=None'
         )
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location, logger='current')
@@ -70,7 +70,7 @@ def load_pretrained(backbone: nn.Module, checkpoint: str, prefix: str | None = N
         raise BadInputError(
             f'{checkpoint} holds nothing of this {type(backbone).__name__}: with init_cfg.prefix={prefix!r}, names '
             f'such as {prefix}{next(iter(backbone.state_dict()))} are looked for, and it has {", ".join(names[:3])}, '
-            "...; a checkpoint of a whole model takes prefix='backbone.', one of a backbone alone takes none"
+            "...; a checkpoint of a whole model takes prefix='backbone.', one of only a backbone takes none"
         )
     print_log(f'load {prefix}* of {checkpoint} into the backbone', logger='current')
     load_state_dict(backbone, weights, strict=False, logger='current')

@@ -1,6 +1,5 @@
 """What is wrong where a checkpoint does not fit a model, in a few words."""
 
-import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +12,6 @@ _HEADS = {
     'segmentation': ('decode_head', 'auxiliary_head'),
     'classification': ('head', 'head_dist'),
 }
-# ViK resamples these to its own size when it loads them.
-_RESAMPLED = ('.global_in', '.global_out')
 
 
 def describe_misfit(model: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
@@ -28,14 +25,12 @@ def describe_misfit(model: nn.Module, weights: Mapping[str, Tensor]) -> str | No
         str | None: How many are missing, unknown and of another shape, the first of each, and what is probably wrong.
         None where they fit.
     """
-    own = {name.removeprefix('module.'): value for name, value in model.state_dict().items()}
+    own, weights = model.state_dict(), as_loaded(model, weights)
     # Batch norm's counters are missing in old files and matter to nobody.
     missing = [name for name in own if name not in weights and 'num_batches_tracked' not in name]
     unknown = [name for name in weights if name not in own]
     reshaped = [
-        name
-        for name, value in weights.items()
-        if name in own and getattr(value, 'shape', None) != own[name].shape and not name.endswith(_RESAMPLED)
+        name for name, value in weights.items() if name in own and getattr(value, 'shape', None) != own[name].shape
     ]
     if not (missing or unknown or reshaped):
         return None
@@ -63,22 +58,35 @@ def fitting_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[
     Raises:
         BadInputError: If the backbone itself refuses its weights, being of another arch.
     """
-    own = {name.removeprefix('module.'): value for name, value in model.state_dict().items()}
-    given = {name.removeprefix('module.'): value for name, value in weights.items()}
-    names = [
-        name
-        for name, value in given.items()
-        if name in own and (getattr(value, 'shape', None) == own[name].shape or name.endswith(_RESAMPLED))
-    ]
-    backbone = {name.removeprefix('backbone.'): given[name] for name in given if _part(name) == 'backbone'}
-    own_backbone = getattr(model, 'backbone', None)
-    if backbone and isinstance(own_backbone, nn.Module):
-        # Other shapes are a RuntimeError, and have been described; what the backbone itself says passes.
-        with contextlib.suppress(RuntimeError):
-            own_backbone.load_state_dict(backbone, strict=False)
-    chosen: Any = OrderedDict({**own, **{name: given[name] for name in names}})
+    own, given = model.state_dict(), as_loaded(model, weights)
+    fitting = {n: v for n, v in given.items() if n in own and getattr(v, 'shape', None) == own[n].shape}
+    chosen: Any = OrderedDict({**own, **fitting})
     chosen._metadata = getattr(weights, '_metadata', OrderedDict())
     return chosen
+
+
+def as_loaded(model: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Give weights the names and shapes in which the model would take them.
+
+    Modules have hooks that rename what they load, or resample it to their own size. PyTorch runs these in the middle of
+    loading, when it is too late to say what does not fit.
+
+    Args:
+        model (nn.Module): The model; it does not change.
+        weights (Mapping[str, Tensor]): By name, which may begin with ``module.``; they stay as they are.
+
+    Returns:
+        Mapping[str, Tensor]: The weights.
+
+    Raises:
+        BadInputError: If a part of the model refuses its weights, being of another arch.
+    """
+    given = OrderedDict((name.removeprefix('module.'), value) for name, value in weights.items())
+    metadata = getattr(weights, '_metadata', {})
+    for name, module in model.named_modules():
+        for hook in module._load_state_dict_pre_hooks.values():
+            hook(given, f'{name}.' if name else '', metadata.get(name, {}), True, [], [], [])
+    return given
 
 
 def _first(names: list[str], count: int = 3) -> str:

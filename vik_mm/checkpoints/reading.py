@@ -1,12 +1,14 @@
 """Reading checkpoints: as data, never as code, and with errors that say what is wrong."""
 
 import argparse
+import hashlib
 import json
 import os
 import pickle
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -44,7 +46,7 @@ def check_checkpoint_file(path: str | os.PathLike) -> None:
         FileNotFoundError: If there is no such file.
         BadInputError: If the file is truncated, or no checkpoint.
     """
-    path = Path(path)
+    path = local_file(path)
     if not path.is_file():
         raise FileNotFoundError(f'checkpoint {path} does not exist')
     # torch.save writes a zip archive, whose table of contents is at its end. Files older than torch 1.6 are pickles.
@@ -58,11 +60,41 @@ def check_checkpoint_file(path: str | os.PathLike) -> None:
             )
 
 
+def local_file(path: str | os.PathLike) -> Path:
+    """Find a checkpoint; one at an address is downloaded once, to where PyTorch keeps its downloads.
+
+    Args:
+        path (str | PathLike): A file, or an address that begins with ``http://`` or ``https://``.
+
+    Returns:
+        Path: The file, which need not exist if it is no address.
+
+    Raises:
+        BadInputError: If the address is of another kind, or nothing can be downloaded from it.
+    """
+    address = os.fspath(path)
+    if '://' not in str(address):
+        return Path(path)
+    if not str(address).startswith(('http://', 'https://')):
+        raise BadInputError(f'checkpoint {address} must be a file, or an address that begins with https:// or http://')
+    name = Path(urlparse(str(address)).path)
+    # Other sites have files of the same name.
+    digest = hashlib.sha256(str(address).encode()).hexdigest()[:12]
+    file = Path(torch.hub.get_dir(), 'checkpoints', f'{name.stem}-{digest}{name.suffix}')
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(str(address), str(file), progress=False)
+        except (OSError, ValueError) as error:  # ValueError: no address at all
+            raise BadInputError(f'checkpoint {address} could not be downloaded ({error})') from error
+    return file
+
+
 def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[str, Any]:
     """Read a checkpoint without running anything that it holds.
 
     Args:
-        path (str | PathLike): The file, PyTorch's or ``.safetensors``.
+        path (str | PathLike): The file, PyTorch's or ``.safetensors``, or its address; see :func:`local_file`.
         map_location (Any): Where PyTorch's tensors go, as ``torch.load`` takes it. Defaults to 'cpu'.
 
     Returns:
@@ -72,7 +104,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = 'cpu') -> dict[
         FileNotFoundError: If there is no such file.
         BadInputError: If the file is truncated or damaged, is no checkpoint, or holds objects other than data.
     """
-    path = Path(path)
+    path = local_file(path)
     check_checkpoint_file(path)
     check_digest(path)
     try:
