@@ -29,8 +29,8 @@ def build_part(cfg: dict, argument: str, part: str, base: type[nn.Module], examp
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise BadTypeError(
-            f'{argument} must be a dict with a type, such as dict(type={example!r}), got {cfg!r}; an option alone does '
-            f'not change the default {part}: name its type beside the option'
+            f'{argument} must be a dict with a type, such as dict(type={example!r}), got {cfg!r}; an option '
+            f'without a type does not change the default {part}: name its type beside the option'
         )
     options = dict(cfg)
     kind = options.pop('type')

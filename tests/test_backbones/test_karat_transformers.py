@@ -11,6 +11,7 @@ from torch import nn
 from vik_mm import ViTKArAt
 from vik_mm.attention import BASES
 from vik_mm.backbones import ConViTKArAt, SwinKArAt
+from vik_mm.errors import BadInputError
 from vik_mm.mixers import MultiPatchRBFKAN
 from vik_mm.mixers.multipatch_rbfkan import resample_global_maps
 
@@ -141,6 +142,21 @@ def test_a_checkpoint_of_mmpretrains_transformer_loads():
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(ours.eval()(x), (theirs.eval(), theirs(x))[1])
+
+
+@pytest.mark.parametrize('make_model', [make, make_swin], ids=['vit', 'swin'])
+def test_a_pretrained_file_is_loaded_or_refused_if_nothing_in_it_fits(make_model, tmp_path):
+    trained = make_model(KINDS['softmax'])
+    for parameter in trained.parameters():
+        nn.init.constant_(parameter, 0.25)
+    path = tmp_path / 'classifier.pth'
+    torch.save(dict(state_dict={f'backbone.{name}': value for name, value in trained.state_dict().items()}), path)
+    pretrained = dict(type='Pretrained', checkpoint=str(path))
+    model = make_model(KINDS['softmax'], init_cfg=dict(pretrained, prefix='backbone.'))
+    model.init_weights()
+    assert all(bool((parameter == 0.25).all()) for parameter in model.parameters())
+    with pytest.raises(BadInputError, match='holds nothing of this .*KArAt'):
+        make_model(KINDS['softmax'], init_cfg=pretrained).init_weights()
 
 
 @pytest.mark.parametrize('kind', ['softmax', 'blockwise', 'universal', 'mixer'])

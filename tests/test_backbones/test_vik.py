@@ -10,6 +10,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 import vik_mm
+from vik_mm.errors import BadInputError
 
 ARCHS = list(vik_mm.ViK.arch_settings)
 
@@ -283,12 +284,27 @@ def test_mmpretrains_layer_decay_takes_it(make_classifier):
         (dict(drop_path_rate=1.0), ValueError, 'drop_path_rate=1.0'),
         (dict(mlp_ratio=0), ValueError, 'mlp_ratio=0'),
         (dict(layer_scale_init_value=-1.0), ValueError, 'layer_scale_init_value'),
+        (dict(stem=dict(strid=2)), TypeError, 'stem=.*no other keys than kernel_size, stride, padding'),
+        (dict(stem=dict(stride='2')), ValueError, "stem.stride='2' must be an integer"),
+        (dict(stem=7), TypeError, 'stem=7 must be a dict'),
+        (dict(arch=dict(depths='1111', embed_dims=(8, 8, 8, 8))), ValueError, "got '1111'"),
+        (dict(in_channels='3'), ValueError, "in_channels='3'"),
+        (dict(img_size='224'), ValueError, "img_size='224' must be one side"),
+        (dict(out_indices='3'), ValueError, "out_indices='3' must be integers"),
+        (dict(out_indices=None), ValueError, 'out_indices=None must be integers'),
+        (dict(frozen_stages='0'), ValueError, "frozen_stages='0'"),
+        (dict(drop_rate='0.1'), ValueError, "drop_rate='0.1' must be a number"),
+        (dict(drop_path_rate=None), ValueError, 'drop_path_rate=None must be a number'),
+        (dict(mlp_ratio='4'), ValueError, "mlp_ratio='4' must be a positive number"),
+        (dict(layer_scale_init_value='x'), ValueError, "layer_scale_init_value='x'"),
+        (dict(norm_cfg='GN'), TypeError, "norm_cfg='GN' must be a dict with a type"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
 )
 def test_bad_arguments_are_named(options, error, text):
-    with pytest.raises(error, match=text):
+    with pytest.raises(error, match=text) as caught:
         vik_mm.ViK(**options)
+    assert isinstance(caught.value, BadInputError)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,45 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from vik_mm.errors import BadInputError, BadTypeError
 
 MIN_IMAGE_SIZE = 32
+
+
+def _is_number(value: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _integers(value: Any) -> tuple[int, ...]:
+    """Give several integers as a tuple, which is empty where there is anything else."""
+    is_several = isinstance(value, Sequence) and not isinstance(value, str)
+    return tuple(value) if is_several and all(_is_number(each, int) for each in value) else ()
+
+
+def check_options(name: str, options: dict, allowed: Sequence[str]) -> dict:
+    """Give a dict of options.
+
+    Raises:
+        BadTypeError: If it is no dict, or has an option that is not allowed.
+    """
+    if not isinstance(options, dict) or not set(options) <= set(allowed):
+        raise BadTypeError(f'{name}={options!r} must be a dict with no other keys than {", ".join(allowed)}')
+    return options
+
+
+def check_configs(**configs: dict) -> None:
+    """Refuse what a layer cannot be built from.
+
+    Raises:
+        BadTypeError: With the name of the first that is no dict with a type.
+    """
+    for name, cfg in configs.items():
+        if not isinstance(cfg, dict) or 'type' not in cfg:
+            raise BadTypeError(f'{name}={cfg!r} must be a dict with a type')
 
 
 def check_arch(arch: str | dict, settings: dict[str, dict]) -> dict:
@@ -41,12 +74,12 @@ def check_stages(depths: Sequence[int], embed_dims: Sequence[int]) -> tuple[tupl
     Raises:
         ValueError: If they are not equally many positive numbers.
     """
-    depths, embed_dims = tuple(depths), tuple(embed_dims)
-    if not depths or len(depths) != len(embed_dims) or min(*depths, *embed_dims) < 1:
+    blocks, channels = _integers(depths), _integers(embed_dims)
+    if not blocks or len(blocks) != len(channels) or min(*blocks, *channels) < 1:
         raise BadInputError(
-            f'depths and embed_dims must be equally many positive numbers, got {depths} and {embed_dims}'
+            f'depths and embed_dims must be equally many positive integers, got {depths!r} and {embed_dims!r}'
         )
-    return depths, embed_dims
+    return blocks, channels
 
 
 def check_one_for_each_stage(name: str, value: dict | Sequence[dict], num_stages: int) -> list[dict]:
@@ -71,10 +104,12 @@ def check_img_size(img_size: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         ValueError: If there are not two of them, or one is less than :data:`MIN_IMAGE_SIZE`.
     """
-    size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    size = _integers([img_size, img_size] if isinstance(img_size, int) else img_size)
     if len(size) != 2 or min(size) < MIN_IMAGE_SIZE:
-        raise BadInputError(f'img_size={img_size} must be one side or (height, width), each at least {MIN_IMAGE_SIZE}')
-    return size
+        raise BadInputError(
+            f'img_size={img_size!r} must be one side or (height, width) in pixels, each at least {MIN_IMAGE_SIZE}'
+        )
+    return size[0], size[1]
 
 
 def check_at_least(name: str, value: int, least: int) -> int:
@@ -83,7 +118,7 @@ def check_at_least(name: str, value: int, least: int) -> int:
     Raises:
         ValueError: If it is none, or less than ``least``.
     """
-    if not isinstance(value, int) or value < least:
+    if not _is_number(value, int) or value < least:
         raise BadInputError(f'{name}={value!r} must be an integer of at least {least}')
     return value
 
@@ -95,8 +130,8 @@ def check_rates(**rates: float) -> None:
         ValueError: With the name of the first.
     """
     for name, rate in rates.items():
-        if not 0 <= rate < 1:
-            raise BadInputError(f'{name}={rate} must be in [0, 1)')
+        if not _is_number(rate) or not 0 <= rate < 1:
+            raise BadInputError(f'{name}={rate!r} must be a number in [0, 1)')
 
 
 def check_hidden_dims(mlp_ratio: float, embed_dims: Sequence[int]) -> None:
@@ -106,8 +141,8 @@ def check_hidden_dims(mlp_ratio: float, embed_dims: Sequence[int]) -> None:
         ValueError: If it does.
     """
     # Written so that NaN is refused too.
-    if not 1 <= mlp_ratio * min(embed_dims) < math.inf:
-        raise BadInputError(f'mlp_ratio={mlp_ratio} must be positive, and give each stage a hidden channel')
+    if not _is_number(mlp_ratio) or not 1 <= mlp_ratio * min(embed_dims) < math.inf:
+        raise BadInputError(f'mlp_ratio={mlp_ratio!r} must be a positive number that gives each stage a hidden channel')
 
 
 def check_layer_scale(value: float) -> None:
@@ -116,8 +151,8 @@ def check_layer_scale(value: float) -> None:
     Raises:
         ValueError: If it is negative or not finite.
     """
-    if not 0 <= value < math.inf:
-        raise BadInputError(f'layer_scale_init_value={value} must be 0 (no layer scale) or positive')
+    if not _is_number(value) or not 0 <= value < math.inf:
+        raise BadInputError(f'layer_scale_init_value={value!r} must be 0 (no layer scale) or a positive number')
 
 
 def check_out_indices(out_indices: int | Sequence[int], count: int, rising: bool = False) -> tuple[int, ...]:
@@ -134,10 +169,10 @@ def check_out_indices(out_indices: int | Sequence[int], count: int, rising: bool
     Raises:
         ValueError: If there is none, one is out of range, one comes twice, or they do not rise where they must.
     """
-    given = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-    if not given or any(not isinstance(i, int) or not -count <= i < count for i in given):
+    given = _integers([out_indices] if isinstance(out_indices, int) else out_indices)
+    if not given or any(not -count <= i < count for i in given):
         raise BadInputError(
-            f'out_indices={out_indices} must be integers from 0 to {count - 1}, or negative from the end'
+            f'out_indices={out_indices!r} must be integers from 0 to {count - 1}, or negative from the end'
         )
     indices = tuple(i % count for i in given)
     if len(set(indices)) < len(indices):
@@ -153,7 +188,7 @@ def check_frozen_stages(frozen_stages: int, count: int) -> int:
     Raises:
         ValueError: If it is no integer from -1 to ``count``.
     """
-    if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= count:
+    if not _is_number(frozen_stages, int) or not -1 <= frozen_stages <= count:
         raise BadInputError(
             f'frozen_stages={frozen_stages!r} must be an integer from -1 to {count}; -1 freezes nothing'
         )

@@ -17,7 +17,8 @@ from vik_mm.attention import KArAt, TokenAttention, build_operator
 from vik_mm.errors import BadInputError
 from vik_mm.mixers import log_resampled_mixers
 
-from .arguments import check_arch, check_frozen_stages, check_out_indices
+from .arguments import check_arch, check_at_least, check_frozen_stages, check_out_indices, check_rates
+from .loading import PretrainedBackbone
 from .mixer_as_attention import MapMixer, is_mixer
 from .shared_blocks import LayerParts, assign_blocks, refuse_batch_norm
 
@@ -28,7 +29,7 @@ ARCHS = {
 
 
 @MODELS.register_module()
-class ViTKArAt(VisionTransformer):
+class ViTKArAt(PretrainedBackbone, VisionTransformer):
     """Vision transformer of DeiT's layout whose attention is a choice.
 
     Patch and position embedding, class token, feed-forward networks, freezing and layer-wise decay are those of
@@ -121,19 +122,14 @@ class ViTKArAt(VisionTransformer):
         if is_pyramid and out_indices == -1:
             out_indices = range(4)
         out_indices = check_out_indices(out_indices, 4 if is_pyramid else arch['num_layers'], rising=True)
+        check_rates(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
+        check_frozen_stages(frozen_stages, block_of_layer[-1] + 1)
         if out_type not in self.OUT_TYPES:
             raise BadInputError(f'out_type={out_type!r} is unknown; choose one of {sorted(self.OUT_TYPES)}')
         if out_type == 'cls_token' and not with_cls_token:
             raise BadInputError("out_type='cls_token' needs with_cls_token=True")
-        check_frozen_stages(frozen_stages, block_of_layer[-1] + 1)
-        if window_size < 0 or (window_size and with_cls_token):
-            raise BadInputError(f'window_size={window_size} must be 0, or positive together with with_cls_token=False')
-        if any(not 0 <= i < arch['num_layers'] for i in global_indices):
-            raise BadInputError(
-                f'global_indices={tuple(global_indices)} must be blocks from 0 to {arch["num_layers"] - 1}'
-            )
-        if patch_size < 1 or min((img_size, img_size) if isinstance(img_size, int) else img_size) < patch_size:
-            raise BadInputError(f'img_size={img_size} must be at least patch_size={patch_size}, both positive')
+        _check_window(window_size, global_indices, with_cls_token, arch['num_layers'])
+        _check_patches(img_size, patch_size)
         super().__init__(
             arch=arch,
             img_size=img_size,
@@ -332,3 +328,17 @@ def _check_arch(arch) -> dict[str, int]:
     if any(not isinstance(v, int) or v < 1 for v in arch.values()) or arch['embed_dims'] % arch['num_heads']:
         raise BadInputError(f'arch={arch!r} needs positive integers, and embed_dims a multiple of num_heads')
     return arch
+
+
+def _check_window(window_size: int, global_indices: Sequence[int], with_cls_token: bool, num_layers: int) -> None:
+    if check_at_least('window_size', window_size, 0) and with_cls_token:
+        raise BadInputError(f'window_size={window_size} needs with_cls_token=False')
+    if any(not isinstance(i, int) or not 0 <= i < num_layers for i in global_indices):
+        raise BadInputError(f'global_indices={tuple(global_indices)} must be blocks from 0 to {num_layers - 1}')
+
+
+def _check_patches(img_size: int | Sequence[int], patch_size: int) -> None:
+    check_at_least('patch_size', patch_size, 1)
+    for side in img_size if isinstance(img_size, (list, tuple)) else [img_size]:
+        if not isinstance(side, int) or side < patch_size:
+            raise BadInputError(f'img_size={img_size!r} must be at least patch_size={patch_size}, in pixels')

@@ -5,6 +5,7 @@ Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the ma
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn.bricks import DropPath
@@ -48,7 +49,9 @@ class Stem(nn.Module):
 
     def __init__(self, in_channels: int, embed_dims: int, kernel_size: int = 7, stride: int = 4, padding: int = 2):
         super().__init__()
-        if stride < 1 or not kernel_size - stride <= 2 * padding < kernel_size:
+        for name, value, least in (('kernel_size', kernel_size, 1), ('stride', stride, 1), ('padding', padding, 0)):
+            arguments.check_at_least(f'stem.{name}', value, least)
+        if not kernel_size - stride <= 2 * padding < kernel_size:
             raise BadInputError(
                 f'stem=dict(kernel_size={kernel_size}, stride={stride}, padding={padding}) does not map H pixels to '
                 'ceil(H / stride); choose kernel_size - stride <= 2 * padding < kernel_size'
@@ -241,34 +244,14 @@ class ViK(OwnExtents, PretrainedBackbone):
         arguments.check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         arguments.check_hidden_dims(mlp_ratio, self.embed_dims)
         arguments.check_layer_scale(layer_scale_init_value)
+        arguments.check_configs(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        stem = arguments.check_options('stem', stem, ('kernel_size', 'stride', 'padding'))
 
         self.stem = Stem(in_channels, self.embed_dims[0], **stem)
         strides = [self.stem.stride * 2**i for i in range(len(self.depths))]
-        # Rounded up as the maps are: an image of the native size then always has the native grid.
-        grid_sizes = [tuple(-(-side // stride) for side in self.img_size) for stride in strides]
-        last = max(1, sum(self.depths) - 1)
-        drop_path_rates = [drop_path_rate * block / last for block in range(sum(self.depths))]
-
-        self.stages = nn.ModuleList()
-        for i in range(max(self.out_indices) + 1):
-            first = sum(self.depths[:i])
-            blocks = [
-                ViKBlock(
-                    self.embed_dims[i],
-                    grid_sizes[i],
-                    mixers[i],
-                    mlp_ratio=mlp_ratio,
-                    norm_cfg=norm_cfg,
-                    act_cfg=act_cfg,
-                    drop_rate=drop_rate,
-                    drop_path_rate=rate,
-                    layer_scale_init_value=layer_scale_init_value,
-                    with_cp=with_cp,
-                    mlp=mlp,
-                )
-                for rate in drop_path_rates[first : first + self.depths[i]]
-            ]
-            self.stages.append(ViKStage(self.embed_dims[i - 1] if i else None, self.embed_dims[i], blocks))
+        block = dict(mlp_ratio=mlp_ratio, mlp=mlp, norm_cfg=norm_cfg, act_cfg=act_cfg, drop_rate=drop_rate)
+        block.update(layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
+        self.stages = self._build_stages(strides, mixers, drop_path_rate, block)
         for i in self.out_indices:
             self.add_module(f'norm{i}', build_norm_layer(norm_cfg, self.embed_dims[i]))
         self.out_strides = [strides[i] for i in self.out_indices]
@@ -278,6 +261,20 @@ class ViK(OwnExtents, PretrainedBackbone):
         self._register_load_state_dict_pre_hook(refuse_other_arch, with_module=True)
         self.register_load_state_dict_post_hook(log_resampled_mixers)
         self._freeze()
+
+    def _build_stages(self, strides, mixers, drop_path_rate: float, block: dict[str, Any]) -> nn.ModuleList:
+        last = max(1, sum(self.depths) - 1)
+        stages = nn.ModuleList()
+        for i in range(max(self.out_indices) + 1):
+            # Rounded up as the maps are: an image of the native size then always has the native grid.
+            grid_size = tuple(-(-side // strides[i]) for side in self.img_size)
+            first = sum(self.depths[:i])
+            blocks = [
+                ViKBlock(self.embed_dims[i], grid_size, mixers[i], drop_path_rate=drop_path_rate * k / last, **block)
+                for k in range(first, first + self.depths[i])
+            ]
+            stages.append(ViKStage(self.embed_dims[i - 1] if i else None, self.embed_dims[i], blocks))
+        return stages
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps of ``out_indices``.

@@ -164,11 +164,7 @@ def _coverage(rng, name: str, radius: float, size: int) -> np.ndarray:
 
 
 def write_shapes(
-    root: str | os.PathLike,
-    num_scenes: dict[str, int],
-    layouts: Iterable[str] = LAYOUTS,
-    size: int = 64,
-    seed: int = 0,
+    root: str | os.PathLike, num_scenes: dict[str, int], layouts: Iterable[str] = LAYOUTS, size: int = 64, seed: int = 0
 ) -> Path:
     """Write scenes in the layouts that the mm packages read.
 
