@@ -89,6 +89,23 @@ def test_a_bug_in_each_tool_keeps_its_traceback(tool, files, call_tool, shapes_f
         call_tool(tool, *arguments(line, files))
 
 
+NO_TEST = 'test_cfg = test_dataloader = test_evaluator = None\n'
+# More lines of the config, arguments, and what tools/test.py says.
+TESTS = {
+    'no test split': (NO_TEST, [], 'has no test split: it lacks test_dataloader, test_cfg, test_evaluator'),
+    'amp without test_cfg': ('test_cfg = None\n', ['--amp'], 'has no test split: it lacks test_cfg'),
+    'show-dir without hooks': ('default_hooks = None\n', ['--show-dir', 'x'], '--show-dir needs default_hooks.visual'),
+}
+
+
+@pytest.mark.parametrize('case', TESTS)
+def test_a_test_that_cannot_be_is_refused_in_one_line(case, make_config, call_tool, tmp_path):
+    more, arguments, words = TESTS[case]
+    torch.save({}, tmp_path / 'empty.pth')
+    code, _ = call_tool('test.py', make_config('classification', more), tmp_path / 'empty.pth', *arguments)
+    assert str(code).startswith('error: ') and words in code and '\n' not in code
+
+
 def test_one_place_ends_tools_with_an_error(root):
     for folder in ('tools', 'vik_mm_cli'):
         for path in (root / folder).rglob('*.py'):

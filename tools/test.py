@@ -12,11 +12,13 @@ DRAW = {
     'mmseg': lambda folder: dict(draw=True, interval=1),
 }
 
+TEST_PARTS = ('test_dataloader', 'test_cfg', 'test_evaluator')
+
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file, or a file of tools/export.py')
+    parser.add_argument('checkpoint', help='checkpoint file or its https:// address, or a file of tools/export.py')
     parser.add_argument('--backbone', metavar='vik-s', help='what tools/train.py was given')
     parser.add_argument('--out', metavar='FILE.pkl', help='write all predictions to this pickle file')
     parser.add_argument('--show-dir', help='draw the predictions into pictures in this folder')
@@ -39,16 +41,19 @@ def prepare(args):
 
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
+    if lacking := [name for name in TEST_PARTS if cfg.get(name) is None]:
+        raise BadInputError(f'{args.config} has no test split: it lacks {", ".join(lacking)}')
     check_datasets(cfg, splits=('test',))
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show_dir:
         scope = cfg.get('default_scope')
-        if scope not in DRAW or 'visualization' not in cfg.get('default_hooks', {}):
+        hook = (cfg.get('default_hooks') or {}).get('visualization')
+        if scope not in DRAW or hook is None:
             raise BadInputError(
                 f'--show-dir needs default_hooks.visualization and a default_scope of {sorted(DRAW)} in the config'
             )
-        cfg.default_hooks.visualization.update(DRAW[scope](args.show_dir))
+        hook.update(DRAW[scope](args.show_dir))
         if scope == 'mmseg':
             cfg.visualizer.save_dir = args.show_dir
     if exported_format(args.checkpoint) or 'ema_state_dict' not in read_checkpoint(args.checkpoint):
@@ -72,14 +77,13 @@ def run(args):
     """Test."""
     from mmengine.evaluator import DumpResults
     from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
 
     from vik_mm.checkpoints import load_runner_weights
     from vik_mm.datasets.layouts import explain_failed_downloads
     from vik_mm.deploy import exported_format, run_exported
 
     cfg = prepare(args)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
     try:
         # Strict: with a weight missing, the figures that come out would be those of no model.
         if exported_format(args.checkpoint):

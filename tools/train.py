@@ -62,13 +62,12 @@ def prepare(args):
 def run(args):
     """Train; ends the process."""
     from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
 
     from vik_mm.datasets.layouts import explain_failed_downloads
     from vik_mm.engine.runner import TrainingStopped
 
     cfg = prepare(args)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
     try:
         with explain_failed_downloads(cfg):
             runner.train()

@@ -93,9 +93,13 @@ def check_checkpoint(path: str) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        BadInputError: If it is the address of an exported file.
     """
+    is_exported = path.endswith(tuple(EXPORT_ENDINGS.values()))
+    if '://' in path and is_exported:
+        raise BadInputError(f'exported file {path} is at an address: download it first')
     if '://' not in path and not Path(path).is_file():
-        kind = 'exported file' if path.endswith(tuple(EXPORT_ENDINGS.values())) else 'checkpoint'
+        kind = 'exported file' if is_exported else 'checkpoint'
         raise FileNotFoundError(f'{kind} {path} {"is a folder" if Path(path).is_dir() else "does not exist"}')
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from vik_mm_cli.command_line import parse
+from vik_mm_cli.command_line import add_config_arguments, parse
 from vik_mm_cli.errors import end_on_user_errors
 
 
@@ -20,7 +20,7 @@ def count(model, height: int, width: int) -> tuple[int, int]:
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    add_config_arguments(parser)
     parser.add_argument('--shape', type=int, nargs='+', default=[224], help='image size: side, or height and width')
     return parse(parser, argv)
 
@@ -31,7 +31,7 @@ def run(args):
 
     from vik_mm.config import load_config
 
-    cfg = load_config(args.config)
+    cfg = load_config(args.config, args.cfg_options, is_safe=args.safe_config)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     height, width = args.shape[0], args.shape[-1]
     parameters, macs = count(MODELS.build(cfg.model), height, width)
