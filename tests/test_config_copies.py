@@ -24,7 +24,6 @@ CHANGED = {
     ('mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py', 'cascade-mask-rcnn_vik_fpn'): DETECTION
     | {
         'train_cfg.rpn.assigner.match_low_quality',
-        'train_cfg.rpn.allowed_border',  # that of Mask R-CNN: anchors across the image's edge are trained too
     },
     ('mmdet::_base_/models/retinanet_r50_fpn.py', 'retinanet_vik_fpn'): DETECTION
     | {'neck.start_level'},  # the backbone leaves the first map out

@@ -119,6 +119,12 @@ def test_drop_last_of_a_loader_goes_where_pytorch_takes_it(inner):
         assert make_batches_resumable(changed) is changed and 'drop_last' in loader
 
 
+def test_a_batch_sampler_is_not_told_to_keep_an_incomplete_batch():
+    """PyTorch takes ``drop_last=False`` beside a batch sampler, which need not have such an argument."""
+    changed = make_batches_resumable(dict(batch_sampler=dict(type='Mine'), drop_last=False))
+    assert changed == dict(batch_sampler=dict(type='ResumableBatchSampler', batches=dict(type='Mine')))
+
+
 def test_under_a_loop_of_others_samples_are_drawn_from_the_samplers_seed():
     sampler = DefaultSampler(collections.UserList(range(3)), shuffle=False, seed=7)
     (first, *_), *_ = ResumableBatchSampler(sampler, 2)

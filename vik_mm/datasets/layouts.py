@@ -57,7 +57,7 @@ def check_datasets(cfg: Config, splits: tuple[str, ...] = ('train', 'val', 'test
                     f'{split}_evaluator.ann_file={path} does not exist; it must be the annotation file of the {split} '
                     f'data set: --cfg-options {split}_evaluator.ann_file=...'
                 )
-            if loader and isinstance(path, str) and '://' not in path and 'Coco' in _type(evaluator):
+            if loader and isinstance(path, str) and '://' not in path:
                 _check_evaluator(split, path, list(innermost_configs(loader.get('dataset'))))
 
 
@@ -160,13 +160,13 @@ def _check_evaluator(split: str, path: str, datasets: list) -> None:
     if len(own) != 1 or not os.path.isfile(own[0]) or os.path.samefile(own[0], path):
         return
     try:
-        theirs = CocoFile(json.loads(Path(path).read_bytes()), path)
-    except (ValueError, RecursionError) as error:
-        raise error if isinstance(error, BadInputError) else explain_unreadable(path, error) from error
-    try:
         ours = CocoFile(json.loads(Path(own[0]).read_bytes()), own[0])
     except (ValueError, RecursionError):
         return  # of another format, or named when the data set reads it
+    try:
+        theirs = CocoFile(json.loads(Path(path).read_bytes()), path)
+    except (ValueError, RecursionError) as error:
+        raise error if isinstance(error, BadInputError) else explain_unreadable(path, error) from error
     remedy = f'set {split}_evaluator.ann_file={own[0]}'
     if missing := set(ours.image_ids) - set(theirs.image_ids):
         raise BadInputError(

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from vik_mm.errors import BadInputError
 
 # What Slurm calls the variables that torch.distributed reads.
-_SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'}
+_SLURM = {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS'}
 
 
 def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:

@@ -134,10 +134,10 @@ def make_batches_resumable(loader: Mapping[str, Any]) -> Mapping[str, Any]:
     if not batches or batches.get('type') not in ('ResumableBatchSampler', ResumableBatchSampler):
         print_log('the config lacks ResumableBatchSampler: added as train_dataloader.batch_sampler', logger='current')
         batches = dict(type='ResumableBatchSampler', batches=batches)
-    if 'drop_last' in loader:
-        batches = {**batches, 'drop_last': loader['drop_last']}
+    if loader.get('drop_last'):
+        batches = {**batches, 'drop_last': True}
         if batches.get('batches'):
-            batches['batches'] = {**batches['batches'], 'drop_last': loader['drop_last']}
+            batches['batches'] = {**batches['batches'], 'drop_last': True}
     return loader if batches is options.get('batch_sampler') else {**options, 'batch_sampler': batches}
 
 
