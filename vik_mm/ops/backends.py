@@ -58,7 +58,7 @@ def choose(
     if backend is not None and backend not in NAMES:
         raise BadInputError(f'backend={backend!r} is unknown; choose one of {list(NAMES)}, or None for the default')
     if _is_exporting:
-        return Backend('reference', "the model is being exported: other runtimes know PyTorch's operators alone")
+        return Backend('reference', "the model is being exported: other runtimes know only PyTorch's operators")
     if obstacle is None and backend in (None, 'triton') and is_on_gpu(x):
         obstacle = first_contact()
     if backend is None:
