@@ -60,6 +60,7 @@ def vit(img_size):
     arch = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=16)
     made = nn.Module()
     made.backbone = vik_mm.ViTKArAt(arch=arch, img_size=img_size)
+    made.backbone.init_weights()  # positions would be zero
     return made
 
 
