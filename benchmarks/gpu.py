@@ -140,6 +140,13 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
+def telling_line(text: str, has_failed: bool) -> str:
+    """Give a log's last line; of a failed piece the last one that names an error, if any: launchers write on."""
+    lines = [line.strip() for line in text.splitlines() if re.search(r'\w', line) and not line.startswith('ended: ')]
+    errors = [line for line in lines if re.match(r'(\[rank\d+\]: )?[\w.]*(Error|error): \S', line)]
+    return (errors if has_failed and errors else lines or [''])[-1]
+
+
 def run_piece(name: str, out: Path, smoke: bool) -> dict:
     """Run a piece's commands; tell how it went."""
     piece, start, log = PIECES[name], time.monotonic(), out / f'{name}.log'
@@ -166,10 +173,7 @@ def run_piece(name: str, out: Path, smoke: bool) -> dict:
             if code:
                 print(f'ended: {code}', file=file)
                 break
-    lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
-    last = lines[-2] if code and len(lines) > 1 else lines[-1]
-    if isinstance(code, str):
-        last = code
+    last = code if isinstance(code, str) else telling_line(log.read_text(errors='replace'), bool(code))
     return dict(status='failed' if code else 'done', seconds=round(time.monotonic() - start), last_line=last)
 
 
