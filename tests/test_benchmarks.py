@@ -89,7 +89,7 @@ def test_a_piece_that_takes_too_long_is_ended(call, gpu, monkeypatch):
 
 
 def test_the_line_of_a_failed_piece_names_the_error_and_not_the_launcher(gpu):
-    text = "[rank0]: AttributeError: no meta\nTraceback\nx.ChildFailedError:\n=====\nexitcode : 1\n====\nended: 1\n"
+    text = '[rank0]: AttributeError: no meta\nTraceback\nx.ChildFailedError:\n=====\nexitcode : 1\n====\nended: 1\n'
     assert gpu.telling_line(text, True) == '[rank0]: AttributeError: no meta'
     assert gpu.telling_line('done\nlast one\n\n', False) == 'last one'
     assert gpu.telling_line('', True) == ''
