@@ -1,9 +1,9 @@
-# make demo | test | lint | docs | bench; each makes the environment first if it is not there.
+# make demo | test | lint | docs | bench | gpu; each makes the environment first if it is not there.
 PYTHON ?= python3
 VENV ?= .venv
 bin := $(VENV)/bin
 
-.PHONY: demo test lint format docs docs-links bench tables clean
+.PHONY: demo test lint format docs docs-links bench gpu tables clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -38,6 +38,10 @@ docs-links: $(VENV)/docs-installed
 
 bench: $(VENV)/installed
 	$(bin)/python -W ignore benchmarks/bench.py small
+
+# On one GPU, about 25 minutes; what is done is kept. GPU_ARGS='--time 9m' does a part.
+gpu: $(VENV)/installed
+	$(bin)/python benchmarks/gpu.py $(GPU_ARGS)
 
 # uv resolves and unpacks the stack in half a minute, where pip takes several.
 $(VENV)/installed: pyproject.toml setup.py constraints.txt

@@ -13,7 +13,8 @@ from pathlib import Path
 from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 HERE = Path(__file__).parent
-SUITES = ('operator', 'release', 'scaling', 'peers', 'karat', 'downstream')  # as in cases.py
+SUITES = ('operator', 'release', 'scaling', 'bars', 'peers', 'trainers', 'karat', 'downstream')  # as in cases.py
+TINY = ('operator', 'trainers', 'downstream')  # have a form for machines without a GPU, in which nothing is large
 
 
 def parse_args(argv=None):
@@ -22,26 +23,33 @@ def parse_args(argv=None):
     parser.add_argument('--rounds', type=int, help='how often each contender is measured (default: what the case sets)')
     parser.add_argument('--cases', default='', help='only comparisons whose name holds this text')
     parser.add_argument('--out', help=f'CSV to write (default {HERE.name}/results/SUITE_DEVICE.csv)')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16'], help='default: bfloat16 on a GPU, else float32')
+    parser.add_argument('--roofline', action='store_true', help="measure the machine's limits; add each step's share")
+    parser.add_argument('--tiny', action='store_true', help=f'only try that it runs: {", ".join(TINY)}')
     parser.add_argument('--peak-memory', nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 def run(args):
     """Measure the comparisons of a suite in turn."""
+    import measure
     import torch
     from cases import SUITES as comparisons_of
-    from measure import DEVICE, environment, measure_memory, measure_time, peak_memory, sizes, table, write
+    from measure import DEVICE
+    from watch import committed_rows, report
 
     torch._dynamo.config.recompile_limit = 64  # every contender that is compiled is a case of its own
     chosen = [
         (suite, comparison)
         for suite, comparisons in comparisons_of.items()
-        for comparison in comparisons()
+        if not args.tiny or suite in TINY
+        for comparison in comparisons(**(dict(tiny=True) if args.tiny else {}))
         if suite == args.suite or (args.suite == 'small' and comparison.small)
     ]
+    dtype = args.dtype or ('bfloat16' if DEVICE == 'cuda' else 'float32')
     if args.peak_memory:
         wanted, name = args.peak_memory
-        print(peak_memory(next(c for _, c in chosen if c.name == wanted), name))
+        print(measure.peak_memory(next(c for _, c in chosen if c.name == wanted), name, dtype))
         return
     known = [c.name for _, c in chosen]
     chosen = [(suite, c) for suite, c in chosen if args.cases in c.name]
@@ -49,23 +57,31 @@ def run(args):
         raise BadInputError(f'no comparison of {args.suite} holds {args.cases!r}; there are {known}')
     out = Path(args.out or HERE / 'results' / f'{args.suite}_{DEVICE}.csv')
     out.parent.mkdir(parents=True, exist_ok=True)
-    everything, constant = [], environment()
+    committed = committed_rows()
+    everything, constant = [], measure.environment(dtype)
+    options = ['--dtype', dtype, *(['--tiny'] if args.tiny else [])]
     for suite, comparison in chosen:
-        measured, steps = measure_time(comparison, args.rounds or comparison.rounds)
-        memory = measure_memory(suite, comparison) if comparison.memory else {}
+        measured, steps = measure.measure_time(comparison, args.rounds or comparison.rounds, dtype)
+        memory = measure.measure_memory(suite, comparison, options) if comparison.memory else {}
         rows = [
             dict(comparison=comparison.name, contender=name)
             | values
             | memory.get(name, {})
-            | sizes(steps[name])
+            | measure.sizes(steps[name])
             | constant
             for name, values in measured.items()
         ]
+        if args.roofline:
+            factor = 3 if 'training' in comparison.name else 1  # a backward pass has twice the products
+            for row in rows:
+                row |= measure.roofline(steps[row['contender']], row, factor, comparison.images, dtype)
         del steps
-        print(f'\n{comparison.name}\n\n{table(rows)}', flush=True)
+        print(f'\n{comparison.name}\n\n{measure.table(rows)}', flush=True)
         everything += rows
-        write(out, everything)  # after each comparison: an interrupted run keeps what it has
+        measure.write(out, everything)  # after each comparison: an interrupted run keeps what it has
     print(f'\n{out}')
+    if args.suite == 'small':
+        print(report(everything, committed, out))
 
 
 def main():

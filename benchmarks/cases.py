@@ -67,7 +67,10 @@ def operator_step(rows, mode, backend, compiled=False):
             out = function(*inputs)
             return [out, *torch.autograd.grad(out, inputs, torch.ones_like(out))]
 
-        return Step(run, lambda _: function(*tensors), None, x)
+        passes = 1 if mode == INFERENCE else 3
+        traffic = passes * 2 * x.nbytes  # forward reads and writes rows; backward reads two and writes one
+        products = passes * rows * num_in * num_grids * num_out
+        return Step(run, lambda _: function(*tensors), None, x, products, traffic)
 
     return make
 
@@ -90,17 +93,23 @@ def layer_step(rows, mode, layer):
     return make
 
 
-def operator_comparisons():
-    for rows in (32768, 200000):
+def operator_comparisons(tiny=False):
+    for rows in (256,) if tiny else (32768, 200000):
         for mode in (INFERENCE, TRAINING):
             small = rows == 32768
             contenders = {backend: operator_step(rows, mode, backend) for backend in ('reference', 'chunked')}
             if torch.cuda.is_available():
                 contenders['triton'] = operator_step(rows, mode, 'triton')
-            contenders['compiled reference'] = operator_step(rows, mode, 'reference', compiled=True)
+            if not tiny:
+                contenders['compiled reference'] = operator_step(rows, mode, 'reference', compiled=True)
             name = 'forward' if mode == INFERENCE else 'forward and backward'
             yield Comparison(
-                f'operator, {rows} rows, {name}', contenders, rounds=9, small=small, agree=tuple(contenders)
+                f'operator, {rows} rows, {name}',
+                contenders,
+                rounds=9,
+                small=small,
+                memory=not tiny,
+                agree=tuple(contenders),
             )
             layers = {'reference layer': lambda *a: RBFKANLayer(*a, backend='reference'), 'RBFKANLayer': RBFKANLayer}
             layers |= {'FastKAN': FastKANLayer, 'B-spline KAN': BSplineKANLayer}
@@ -208,6 +217,31 @@ def scaling_comparisons():
         yield Comparison(name, contenders, images=1, rounds=rounds, small=size < 896, memory=False)
 
 
+def bar_comparisons():
+    """Overhead above the floor: of the three medians, (ViK-S - PoolFormer-S12) / (release - PoolFormer-S12)."""
+    for mode in (INFERENCE, TRAINING):
+        contenders = {'PoolFormer-S12': timm_model('poolformer_s12', mode, 8, 224)}
+        contenders |= {'ViK-S': ours('small', mode, 8, 224), 'ViK-S, release': release('small', mode, 8, 224)}
+        yield Comparison(f'overhead, {mode} 8x3x224x224', contenders, images=8, rounds=15, memory=False)
+
+
+TRAINERS = ('PoolFormer-S12', 'DeiT-Small', 'Swin-T')
+
+
+def trainer_comparisons(tiny=False):
+    """Images a second and memory of training at 224 pixels, as on one GPU of a cluster."""
+    batch, size = (2, 64) if tiny else (128, 224) if torch.cuda.is_available() else (8, 224)
+    models = {label: PEERS[label] for label in TRAINERS} | {'ConvNeXt-T': ('convnext_tiny', False)}
+    for mode in (TRAINING, INFERENCE):
+        contenders = {label: timm_model(name, mode, batch, size, fixed) for label, (name, fixed) in models.items()}
+        contenders['ViK-S'] = ours('small', mode, batch, size)
+        if not tiny:
+            contenders['ViK-S, release'] = release('small', mode, batch, size)
+        yield Comparison(
+            f'{mode} {batch}x3x{size}x{size}', contenders, images=batch, rounds=2 if tiny else 10, memory=not tiny
+        )
+
+
 # ---- attention
 
 SOFTMAX, KARAT = dict(type='Softmax'), dict(type='KArAt', grid_size=3)  # G3B
@@ -261,23 +295,27 @@ def backbone_step(mixer, mode, size):
     return make
 
 
-def downstream_comparisons():
+def downstream_comparisons(tiny=False):
     # ViK with the mixer of PoolFormer is PoolFormer-S12.
     mixers = {'PoolFormer-S12': dict(type='Pooling'), 'ViK-S': dict(type='MultiPatchRBFKAN')}
     for name, (config, height, width) in DOWNSTREAM.items():
+        if tiny:
+            height, width = 64, 96
         for mode in (INFERENCE, TRAINING):
             title = f'{mode} 1x3x{height}x{width}'
             whole = {label: whole_step(config, mixer, mode, height, width) for label, mixer in mixers.items()}
-            yield Comparison(f'{name}, {title}', whole, images=1, rounds=5)
+            yield Comparison(f'{name}, {title}', whole, images=1, rounds=5, memory=not tiny)
             backbones = {label: backbone_step(mixer, mode, (height, width)) for label, mixer in mixers.items()}
-            yield Comparison(f'backbone of {name}, {title}', backbones, images=1, rounds=7)
+            yield Comparison(f'backbone of {name}, {title}', backbones, images=1, rounds=7, memory=not tiny)
 
 
 SUITES = dict(
     operator=operator_comparisons,
     release=release_comparisons,
     scaling=scaling_comparisons,
+    bars=bar_comparisons,
     peers=peer_comparisons,
+    trainers=trainer_comparisons,
     karat=karat_comparisons,
     downstream=downstream_comparisons,
 )

@@ -14,12 +14,16 @@ class Step(NamedTuple):
         answer: Computes what must agree with the first contender's; None where nothing must.
         module: The model, for parameters and MACs; None where there is none.
         image: Its input.
+        products: Multiply-adds of a step; 0 where they follow from the module, or are not known.
+        traffic: Bytes that a step reads or writes at least; 0 where they are not known.
     """
 
     run: Callable
     answer: Callable | None
     module: torch.nn.Module | None
     image: torch.Tensor
+    products: float = 0
+    traffic: float = 0
 
 
 class Comparison(NamedTuple):

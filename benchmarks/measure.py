@@ -3,6 +3,7 @@
 import csv
 import ctypes
 import gc
+import os
 import platform
 import random
 import statistics
@@ -14,20 +15,21 @@ from pathlib import Path
 import timm
 import torch
 from comparison import Comparison
+from roofline import share
 from torch.utils.flop_counter import FlopCounterMode
 
 HERE = Path(__file__).parent
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 FIELDS = [
     *('comparison', 'contender', 'speedup', 'speedup_p25', 'speedup_p75', 'median_ms', 'p25_ms', 'p75_ms'),
-    *('images_per_s', 'peak_mb', 'memory_ratio', 'parameters_m', 'gmacs', 'max_difference', 'rounds'),
-    *('device', 'dtype', 'threads', 'torch', 'timm', 'python', 'commit'),
+    *('images_per_s', 'peak_mb', 'memory_ratio', 'parameters_m', 'gmacs', 'roofline', 'max_difference', 'rounds'),
+    *('device', 'instruction_set', 'cores', 'dtype', 'threads', 'torch', 'timm', 'python', 'commit'),
 ]
 AGREE = 1e-3
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
-def environment() -> dict:
+def environment(dtype: str) -> dict:
     if DEVICE == 'cuda':
         device = torch.cuda.get_device_name()
     else:
@@ -37,12 +39,27 @@ def environment() -> dict:
         ['git', 'describe', '--always', '--dirty'], cwd=HERE, capture_output=True, text=True
     ).stdout.strip()
     versions = dict(torch=torch.__version__, timm=timm.__version__, python=platform.python_version())
-    dtype = 'bfloat16 autocast' if DEVICE == 'cuda' else 'float32'
-    return dict(device=device, dtype=dtype, threads=torch.get_num_threads(), commit=commit, **versions)
+    if dtype != 'float32':
+        dtype += ' autocast'
+    instruction_set = instruction_set_of_this_machine()
+    kind = dict(device=device, instruction_set=instruction_set, cores=num_cores(), dtype=dtype)
+    return dict(**kind, threads=torch.get_num_threads(), commit=commit, **versions)
 
 
-def run(step) -> list:
-    with torch.autocast('cuda', dtype=torch.bfloat16, enabled=DEVICE == 'cuda'):
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def instruction_set_of_this_machine() -> str:
+    """Vectors that PyTorch uses on a CPU, as AVX2 or AVX512; the capability of a GPU, as sm_90."""
+    if DEVICE == 'cuda':
+        return 'sm_{}{}'.format(*torch.cuda.get_device_capability())
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def run(step, dtype: str) -> list:
+    with torch.autocast(DEVICE, dtype=getattr(torch, dtype), enabled=dtype != 'float32'):
         out = step.run()
     if DEVICE == 'cuda':
         torch.cuda.synchronize()
@@ -71,14 +88,14 @@ def check(comparison: Comparison, steps: dict) -> dict:
     return differences
 
 
-def measure_time(comparison: Comparison, rounds: int) -> tuple[dict, dict]:
+def measure_time(comparison: Comparison, rounds: int, dtype: str) -> tuple[dict, dict]:
     steps = {name: make(DEVICE) for name, make in comparison.contenders.items()}
     differences = check(comparison, steps)
     times = {name: [] for name in steps}
     for i in range(rounds + 1):
         for name in random.sample(list(steps), len(steps)):
             start = time.perf_counter()
-            run(steps[name])
+            run(steps[name], dtype)
             if i:  # the first round warms up
                 times[name].append(time.perf_counter() - start)
     baseline = times[next(iter(times))]
@@ -112,24 +129,32 @@ def sizes(step) -> dict:
     return dict(parameters_m=sum(p.numel() for p in step.module.parameters()) / 1e6, gmacs=macs / 1e9)
 
 
-def peak_memory(comparison: Comparison, name: str) -> float:
+def roofline(step, values: dict, mode_factor: int, images: int, dtype: str) -> dict:
+    """Share of what products and memory of this machine allow; nothing where a step's work is not known."""
+    products = step.products or 1e9 * values.get('gmacs', 0) * max(1, images) * mode_factor
+    if not products:
+        return {}
+    return dict(roofline=share(products, step.traffic, values['median_ms'] / 1e3, DEVICE, dtype))
+
+
+def peak_memory(comparison: Comparison, name: str, dtype: str) -> float:
     """Run a few steps in this process and return the growth of its largest resident set, in MB (Linux)."""
     # A fixed threshold: freed blocks of a MB and more go back at once. By default glibc raises it as it goes, and the
     # peak would hold the gaps in its heap, which depend on the order of all that came before.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
     step = comparison.contenders[name](DEVICE)
-    returned = sum(t.nbytes for t in run(step))
+    returned = sum(t.nbytes for t in run(step, dtype))
     gc.collect()
     if DEVICE == 'cuda':
         torch.cuda.reset_peak_memory_stats()
         base = torch.cuda.memory_allocated()
-        run(step)
+        run(step, dtype)
         return (torch.cuda.max_memory_allocated() - base - returned) / 2**20
     ctypes.CDLL(None).malloc_trim(0)  # what is loaded and cached at the first call is no part of a step
     Path('/proc/self/clear_refs').write_text('5')  # forgets the peak so far
     base = resident_set('VmRSS')
     for _ in range(3):
-        run(step)
+        run(step, dtype)
     return resident_set('VmHWM') - base - returned / 2**20
 
 
@@ -138,10 +163,11 @@ def resident_set(which: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(which))
 
 
-def measure_memory(suite: str, comparison: Comparison) -> dict:
+def measure_memory(suite: str, comparison: Comparison, options: list[str]) -> dict:
     peaks = {}
     for name in comparison.contenders:
-        command = [sys.executable, '-W', 'ignore', HERE / 'bench.py', suite, '--peak-memory', comparison.name, name]
+        command = [sys.executable, '-W', 'ignore', HERE / 'bench.py', suite, *options]
+        command += ['--peak-memory', comparison.name, name]
         output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         peaks[name] = float(output.split()[-1])
     baseline = next(iter(peaks.values()))

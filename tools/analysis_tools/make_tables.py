@@ -88,9 +88,11 @@ def bench_table(suite: str) -> str:
             memory = number(row, 'memory_ratio', 2, 'x')
             body.append([row['comparison'], named(row), baseline['contender'], speed, memory])
     first = rows[0]
+    # Rows measured before the column was there do not say it.
+    instruction_set = f' with {first["instruction_set"]}' if first.get('instruction_set') else ''
     note = (
-        f'{first["device"]}, {first["threads"]} threads, torch {first["torch"]}, {first["dtype"]}; median and '
-        f'quartiles of interleaved runs, commit {first["commit"]}.'
+        f'{first["device"]}{instruction_set}, {first["threads"]} threads, torch {first["torch"]}, '
+        f'{first["dtype"]}; median and quartiles of interleaved runs, commit {first["commit"]}.'
     )
     header = ['comparison', 'contender', 'against', 'speed-up', 'peak memory']
     names = {row['contender'] for row in baselines.values()}
@@ -250,7 +252,8 @@ def results_table(meta) -> str:
         body.append([what, figures(ours, metric), figures(others, metric), 'one seed'])
     for row in bench_rows('release'):
         if row['contender'] == 'ViK' and row['comparison'] in SPEEDS:
-            speed = f'{number(row, "speedup", 2)}x as fast, {number(row, "memory_ratio", 2)}x the memory'
+            on = f' with {row["instruction_set"]}' if row.get('instruction_set') else ''
+            speed = f'{number(row, "speedup", 2)}x as fast{on}, {number(row, "memory_ratio", 2)}x the memory'
             spread = f'quartiles {number(row, "speedup_p25", 2)} - {number(row, "speedup_p75", 2)}'
             body.append([SPEEDS[row['comparison']], speed, 'the release', spread])
     return markdown(['result', 'ViK', 'beside it', 'spread'], body)
