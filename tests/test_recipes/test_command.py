@@ -41,7 +41,7 @@ def test_a_folder_is_trained_on_and_the_config_runs_again(train, call_tool, tmp_
 @pytest.mark.parametrize(
     'args, message',
     [
-        (['x.py', '--data', '.'], 'both a config and --data are given'),
+        ([__file__, '--data', '.'], 'both a config and --data are given'),
         ([], 'neither a config nor --data is given'),
         (['--data', 'nowhere'], '--data nowhere does not exist'),
         (['--data', '.', '--epochs', '0'], '--epochs 0 must be a whole number from 1 up'),

@@ -57,8 +57,9 @@ def set_save_best(cfg: Config, key: str = 'auto') -> list[str]:
         BadInputError: If nothing tells the figure.
     """
     key = main_metric(cfg) if key == 'auto' else key
-    hook = cfg.setdefault('default_hooks', {}).setdefault('checkpoint', dict(type='AtomicCheckpointHook', interval=1))
-    hook.update(save_best=key, rule=rule_of(key))
+    hooks = cfg.get('default_hooks') or {}
+    hook = hooks.get('checkpoint') or dict(type='AtomicCheckpointHook', interval=1)
+    cfg.default_hooks = {**hooks, 'checkpoint': {**hook, 'save_best': key, 'rule': rule_of(key)}}
     return [f'default_hooks.checkpoint: save_best={key!r}, rule={rule_of(key)!r}']
 
 
@@ -77,7 +78,7 @@ def add_early_stop(cfg: Config, patience: int = 5) -> list[str]:
     """
     if patience < 1:
         raise BadInputError(f'--early-stop {patience} must be a whole number from 1 up')
-    key = (cfg.get('default_hooks') or {}).get('checkpoint', {}).get('save_best')
+    key = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
     lines = [] if isinstance(key, str) and key != 'auto' else set_save_best(cfg)
     key = cfg.default_hooks.checkpoint.save_best
     _add_hook(
@@ -135,8 +136,9 @@ def add_val_loss(cfg: Config) -> list[str]:
     """
     if not cfg.get('val_dataloader'):
         raise BadInputError('--val-loss: the config has no val_dataloader')
-    loader = copy.deepcopy(cfg.val_dataloader)
-    for dataset in innermost_configs(loader.dataset):
+    # Its processes would be idle from one validation to the next.
+    loader = {**copy.deepcopy(cfg.val_dataloader), 'persistent_workers': False, 'pin_memory': False}
+    for dataset in innermost_configs(loader['dataset']):
         steps = list(dataset.get('pipeline') or [])
         loads = [step for step in steps if str(step.get('type')).endswith('LoadAnnotations')]
         others = [step for step in steps if step not in loads]
@@ -181,8 +183,9 @@ def set_freeze(cfg: Config, stages: int | None = None) -> list[str]:
     wrapper = cfg.get('optim_wrapper')
     if not wrapper:
         raise BadInputError('--freeze: the config has no optim_wrapper')
-    paramwise = wrapper.setdefault('paramwise_cfg', {})
-    paramwise.setdefault('custom_keys', {})['backbone'] = dict(lr_mult=0.0, decay_mult=0.0)
+    paramwise = wrapper.get('paramwise_cfg') or {}
+    keys_of_parts = {**(paramwise.get('custom_keys') or {}), 'backbone': dict(lr_mult=0.0, decay_mult=0.0)}
+    wrapper.paramwise_cfg = {**paramwise, 'custom_keys': keys_of_parts}
     return ["optim_wrapper.paramwise_cfg.custom_keys['backbone']: lr_mult=0, decay_mult=0"]
 
 

@@ -103,7 +103,7 @@ def write_config(
     if pretrained is not None:
         try:
             check_source(pretrained, cfg)
-        except BadInputError:
+        except BadInputError:  # nothing that cannot be trained is left
             path.unlink()
             raise
     if change is not None and (changed := change(cfg)):
@@ -177,7 +177,7 @@ def _own_sections(
             dict(data_preprocessor=dict(num_classes=Named('num_classes'), mean=_MEAN, std=_STD, to_rgb=True)) | values
         )
     title = "The model. Images are normalised as those that ViK's checkpoints were trained on."
-    return [*sections, Section(title, values, comments), _runtime_section(data, plan)]
+    return [*sections, Section(title, values, comments), _runtime_section(data, plan, has_masks)]
 
 
 def _set_windows(model: dict[str, Any], plan: Plan) -> None:
@@ -265,12 +265,11 @@ def _schedule_section(plan: Plan, is_pretrained: bool) -> Section:
     return Section('AdamW; the rate rises at first, and then falls to the end. Weight decay spares bases', values, [])
 
 
-def _runtime_section(data: PreparedData, plan: Plan) -> Section:
+def _runtime_section(data: PreparedData, plan: Plan, has_masks: bool) -> Section:
     scope = loaders.SCOPES[data.task]
     hook = dict(mmpretrain='VisualizationHook', mmdet='DetVisualizationHook', mmseg='SegVisualizationHook')[scope]
     kind = dict(mmpretrain='UniversalVisualizer', mmdet='DetLocalVisualizer', mmseg='SegLocalVisualizer')[scope]
-    best = TASK_METRICS[data.task]
-    # An instance data set may be trained by a detector, which has no masks to judge.
+    best = TASK_METRICS['detection' if data.task == 'instance' and not has_masks else data.task]
     values = dict(
         default_hooks=dict(
             timer=dict(type='IterTimerHook'),
@@ -367,13 +366,12 @@ def _merged_loader(theirs: dict[str, Any], own: dict[str, Any], split: str, is_p
     """Put the data into a data loader of others; data sets that mix or repeat images stay around it."""
     old = theirs.get('dataset') or {}
     inner = list(innermost_configs(old))
-    wrapped = [each for each in inner if each is not old]
     if is_plain or not inner:
         return own
     made = {**own['dataset'], 'pipeline': inner[0].get('pipeline')}
-    if len(wrapped) == 1:
-        wrapped[0].clear()  # type: ignore[attr-defined]
-        wrapped[0].update(made)  # type: ignore[attr-defined]
+    if len(inner) == 1 and inner[0] is not old:
+        inner[0].clear()  # type: ignore[attr-defined]
+        inner[0].update(made)  # type: ignore[attr-defined]
         return {**theirs, 'batch_size': own['batch_size'], 'dataset': old}
     return {**theirs, 'batch_size': own['batch_size'], 'dataset': made}
 
