@@ -181,7 +181,10 @@ def test_a_run_with_all_switches_goes_to_its_end_and_its_best_checkpoint_tests(t
     (scalars,) = (tmp_path / 'run').glob('*/vis_data/scalars.json')
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
     assert any('loss' in line and 'lr' not in line for line in lines) or 'val/loss' in text or ' loss: ' in text
-    (best,) = (tmp_path / 'run').glob('best_*.pth')
+    found = [*(tmp_path / 'run').glob('best_*.pth')]
+    # A detector of so few steps may find nothing, and then has no figures.
+    best = found[0] if found or task != 'detection' else tmp_path / 'run/epoch_2.pth'
+    assert found or 'no best checkpoint after this validation' in text
     tta = [] if task == 'detection' else ['--tta']
     code, text = call_tool('test.py', path, best, '--work-dir', 'test', *tta)
     assert not code, text[-3000:]

@@ -105,6 +105,16 @@ class AtomicCheckpointHook(CheckpointHook):
     def _save_best_checkpoint(self, runner, metrics):
         if not self.save_best:
             return
+        missing = [key for key in self.key_indicators if key != 'auto' and key not in metrics]
+        if missing:
+            # As a detector's that has found nothing yet: MMDetection gives no figures then.
+            print_log(
+                f'no best checkpoint after this validation: it has no {enumerate_some(missing, 3)}, only '
+                f'{enumerate_some(sorted(metrics), 8) or "no figures"}',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return
         self._superseded = self._best()
         # MMEngine removes the best one before it writes its successor, unless it knows of none.
         self._set_best(dict.fromkeys(self._superseded))
