@@ -24,14 +24,14 @@ def nested_configs(dataset: Any, place: str = 'dataset') -> Iterator[tuple[str, 
                 yield from nested_configs(each, f'{place}.{key}')
 
 
-def innermost_configs(dataset: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+def innermost_configs(dataset: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     """Go through the configs of the data sets that wrap no other; None has none.
 
     Args:
-        dataset (Mapping, optional): The config of a data set.
+        dataset (dict, optional): The config of a data set.
 
     Yields:
-        Mapping[str, Any]: A config.
+        dict[str, Any]: A config.
     """
     for _, each in nested_configs(dataset):
         if each and not any(each.get(key) for key in _WRAPPED):

@@ -39,7 +39,14 @@ class AveragePrecision(NamedTuple):
     ranges: list[str]
     max_detections: list[int]
 
-    def mean(self, kind: str = 'precision', iou: float | None = None, of: str = 'all', most: int | None = None, **at):
+    def mean(
+        self,
+        kind: str = 'precision',
+        iou: float | None = None,
+        of: str = 'all',
+        most: int | None = None,
+        category: int | None = None,
+    ) -> float:
         """Average as pycocotools does.
 
         Args:
@@ -47,7 +54,7 @@ class AveragePrecision(NamedTuple):
             iou (float, optional): One threshold of the overlap; None for the mean of all. Defaults to None.
             of (str): One of ``ranges``. Defaults to 'all'.
             most (int, optional): One of ``max_detections``; None for the last. Defaults to None.
-            **at: ``category``, the place of a category.
+            category (int, optional): Place of a category; None for the mean of all. Defaults to None.
 
         Returns:
             float: The mean; NaN where there is nothing to find.
@@ -55,8 +62,8 @@ class AveragePrecision(NamedTuple):
         values = getattr(self, kind)[..., self.ranges.index(of), self.max_detections.index(most) if most else -1]
         if iou is not None:
             values = values[[int(np.argmin(abs(IOU_THRESHOLDS - iou)))]]
-        if 'category' in at:
-            values = values[..., at['category']]
+        if category is not None:
+            values = values[..., category]
         values = values[values > -1]
         return float(values.mean()) if values.size else float('nan')
 

@@ -95,10 +95,9 @@ class DetectionEvaluation:
                 bbox=[float(left), float(top), float(right - left), float(bottom - top)],
             )
             entry['area'] = entry['bbox'][2] * entry['bbox'][3]
-            if kind == 'segm':
-                entry['segmentation'] = record.masks[k]
-                entry['area'] = float(mask_util.area(record.masks[k]))
-                entry['bbox'] = mask_util.toBbox(record.masks[k]).tolist()
+            if kind == 'segm' and record.masks is not None:
+                mask = record.masks[k]
+                entry.update(segmentation=mask, area=float(mask_util.area(mask)), bbox=mask_util.toBbox(mask).tolist())
             found.append(entry)
         return found
 
@@ -169,16 +168,16 @@ class DetectionEvaluation:
     def _per_class(self, kind: str, result: AveragePrecision, confusion: np.ndarray) -> list[dict[str, Any]]:
         rows = []
         for label, (id, name) in enumerate(zip(self.ids, self.classes)):
-            at = dict(category=result.categories.index(id))
+            category = result.categories.index(id)
             right, found, objects = (confusion[label, label], confusion[:, label].sum(), confusion[label].sum())
             rows.append(
                 dict(
                     name=name,
                     objects=int(objects),
-                    ap=result.mean(**at),
-                    ap50=result.mean(iou=0.5, **at),
-                    ap75=result.mean(iou=0.75, **at),
-                    ar=result.mean('recall', **at),
+                    ap=result.mean(category=category),
+                    ap50=result.mean(iou=0.5, category=category),
+                    ap75=result.mean(iou=0.75, category=category),
+                    ar=result.mean('recall', category=category),
                     precision=float(ratio(right, found)),
                     recall=float(ratio(right, objects)),
                     best_threshold=self.curves[kind]['best_per_class'][label],

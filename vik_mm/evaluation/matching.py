@@ -192,7 +192,7 @@ def _overlaps(detections, objects, kind: str, crowd: np.ndarray) -> np.ndarray:
     if not detections or not objects:
         return np.zeros((len(detections), len(objects)))
     key = 'segmentation' if kind == 'segm' else 'bbox'
-    shapes = [[entry[key] for entry in both] for both in (detections, objects)]
+    shapes: list[Any] = [[entry[key] for entry in both] for both in (detections, objects)]
     if kind == 'bbox':
         shapes = [np.array(boxes, float) for boxes in shapes]
     return np.asarray(mask_util.iou(*shapes, crowd.astype(np.uint8)))

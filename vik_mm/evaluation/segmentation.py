@@ -25,11 +25,11 @@ def segmentation_figures(records: Sequence[SegmentedImage], classes: Sequence[st
         ``boundary``. Shares are from 0 to 1, NaN where there is nothing to divide by.
     """
     size = len(classes)
-    whole, band = (np.zeros((size + 1) * size, np.int64) for _ in range(2))
+    cells, band_cells = (np.zeros((size + 1) * size, np.int64) for _ in range(2))
     for record in records:
-        whole[record.cells] += record.counts
-        band[record.cells] += record.band_counts
-    whole, band = whole.reshape(size + 1, size), band.reshape(size + 1, size)
+        cells[record.cells] += record.counts
+        band_cells[record.cells] += record.band_counts
+    whole, band = cells.reshape(size + 1, size), band_cells.reshape(size + 1, size)
     shares = _shares(whole)
     rows = [
         dict(name=name, pixels=int(n), **{key: float(shares[key][k]) for key in ('iou', 'accuracy', 'dice')})

@@ -40,7 +40,8 @@ def detection_truth(dataset: Any, ann_file: str | None = None) -> dict[str, Any]
 
 
 def _of_dataset(dataset, classes: Sequence[str]) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         name = str(info.get('img_path') or '')

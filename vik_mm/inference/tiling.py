@@ -104,7 +104,9 @@ def _detect(predictor: Predictor, picture, name: str, grid: Grid, batch_size: in
     for window, sample in _samples(predictor, picture, name, grid, batch_size):
         found = sample.pred_instances.cpu()
         pieces.windows.append(window)
-        pieces.boxes.append(found.bboxes.float().numpy().reshape(-1, 4) + np.float32([window.left, window.top] * 2))
+        pieces.boxes.append(
+            found.bboxes.float().numpy().reshape(-1, 4) + np.array([window.left, window.top] * 2, np.float32)
+        )
         pieces.scores.append(found.scores.float().numpy())
         pieces.labels.append(found.labels.numpy().astype(np.int64))
         if 'masks' in found:

@@ -156,5 +156,5 @@ def _begin_with(cfg: Config, file: str) -> list[str]:
         raise BadInputError('--pretrained: the config has no model.backbone')
     fitting = check_source(source, cfg)
     backbone.pop('pretrained', None)
-    backbone.init_cfg = source.init_cfg
+    backbone['init_cfg'] = source.init_cfg
     return [f'model.backbone.init_cfg={source.init_cfg}; {fitting}']

@@ -173,7 +173,7 @@ def set_freeze(cfg: Config, stages: int | None = None) -> list[str]:
         count = most if stages is None else stages
         if count > most:
             raise BadInputError(f'--freeze {stages}: the backbone has {most} stages')
-        backbone.frozen_stages = count
+        backbone['frozen_stages'] = count
         return [f'model.backbone.frozen_stages={count}']
     if stages is not None:
         raise BadInputError(

@@ -11,7 +11,7 @@ from .text import Named
 SCOPES = {'classification': 'mmpretrain', 'detection': 'mmdet', 'instance': 'mmdet', 'segmentation': 'mmseg'}
 # In the place of what the file sets above, so that one line of it changes all.
 _ROOT, _CLASSES, _BATCH = Named('image_root'), Named('classes'), Named('batch_size')
-_LOAD = dict(type='LoadImageFromFile')
+_LOAD: dict[str, Any] = dict(type='LoadImageFromFile')
 
 
 def pipelines(data: PreparedData, plan: Plan, has_masks: bool) -> tuple[list[dict], list[dict], list[str]]:
@@ -42,7 +42,7 @@ def _classification(plan: Plan, flip: list[dict], may_recolour: bool, _) -> tupl
     if flip:
         flip = [dict(flip[0], direction='horizontal')]
     colour = [dict(type='ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3)] if may_recolour else []
-    train = [
+    train: list[dict] = [
         _LOAD,
         dict(type='RandomResizedCrop', scale=size, crop_ratio_range=(0.5, 1.0)),
         *flip,
@@ -50,7 +50,7 @@ def _classification(plan: Plan, flip: list[dict], may_recolour: bool, _) -> tupl
         dict(type='PackInputs'),
     ]
     edge = Named('round(image_size * 8 / 7)')
-    test = [
+    test: list[dict] = [
         _LOAD,
         dict(type='ResizeEdge', scale=edge, edge='short'),
         dict(type='CenterCrop', crop_size=size),
@@ -62,7 +62,7 @@ def _classification(plan: Plan, flip: list[dict], may_recolour: bool, _) -> tupl
 def _detection(plan: Plan, flip: list[dict], may_recolour: bool, has_masks: bool) -> tuple[list[dict], list[dict]]:
     load = dict(type='LoadAnnotations', with_bbox=True, **(dict(with_mask=True) if has_masks else {}))
     scale = Named('image_size')
-    train = [
+    train: list[dict] = [
         _LOAD,
         load,
         dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.25), keep_ratio=True),
@@ -70,7 +70,7 @@ def _detection(plan: Plan, flip: list[dict], may_recolour: bool, has_masks: bool
         *([dict(type='PhotoMetricDistortion')] if may_recolour else []),
         dict(type='PackDetInputs'),
     ]
-    test = [
+    test: list[dict] = [
         _LOAD,
         dict(type='Resize', scale=scale, keep_ratio=True),
         load,
@@ -81,7 +81,7 @@ def _detection(plan: Plan, flip: list[dict], may_recolour: bool, has_masks: bool
 
 def _segmentation(plan: Plan, flip: list[dict], may_recolour: bool, _) -> tuple[list[dict], list[dict]]:
     scale = Named('image_size')
-    train = [
+    train: list[dict] = [
         _LOAD,
         dict(type='LoadAnnotations'),
         dict(type='RandomResize', scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
@@ -90,7 +90,7 @@ def _segmentation(plan: Plan, flip: list[dict], may_recolour: bool, _) -> tuple[
         *([dict(type='PhotoMetricDistortion')] if may_recolour else []),
         dict(type='PackSegInputs'),
     ]
-    test = [
+    test: list[dict] = [
         _LOAD,
         dict(type='Resize', scale=scale, keep_ratio=True),
         dict(type='LoadAnnotations'),

@@ -28,7 +28,7 @@ def set_epochs(cfg: Config, epochs: int) -> list[str]:
     """
     if epochs < 1:
         raise BadInputError(f'--epochs {epochs} must be a whole number from 1 up')
-    loop = cfg.get('train_cfg') or {}
+    loop: Any = cfg.get('train_cfg') or {}
     if not loop.get('max_epochs'):
         batch = (cfg.get('train_dataloader') or {}).get('batch_size', 1)
         raise BadInputError(
@@ -45,8 +45,8 @@ def set_epochs(cfg: Config, epochs: int) -> list[str]:
             for key in _TIMES:
                 if scheduler.get(key):
                     scheduler[key] = _scaled(scheduler[key], ratio)
-            if scheduler.get('end') is not None and scheduler.end <= (scheduler.get('begin') or 0):
-                scheduler.end = (scheduler.get('begin') or 0) + 1
+            if scheduler.get('end') is not None and scheduler['end'] <= (scheduler.get('begin') or 0):
+                scheduler['end'] = (scheduler.get('begin') or 0) + 1
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint')
     if checkpoint and checkpoint.get('interval', 1) > epochs:
         checkpoint.interval = epochs

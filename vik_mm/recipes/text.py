@@ -70,7 +70,8 @@ def write_comment(text: str) -> str:
     Returns:
         str: Lines that begin with the sign.
     """
-    lines, line = [], '#'
+    lines: list[str] = []
+    line = '#'
     for word in text.split():
         if len(line) + 1 + len(word) > _WIDTH:
             lines, line = [*lines, line], '#'
@@ -98,7 +99,8 @@ def _are_names(value: Mapping) -> bool:
 
 
 def _filled(texts: Iterable[str], inner: str) -> list[str]:
-    lines, line = [], inner
+    lines: list[str] = []
+    line = inner
     for text in texts:
         piece = f'{text}, '
         if len(line) + len(piece) - 1 > _WIDTH and line.strip():

@@ -370,8 +370,8 @@ def _merged_loader(theirs: dict[str, Any], own: dict[str, Any], split: str, is_p
         return own
     made = {**own['dataset'], 'pipeline': inner[0].get('pipeline')}
     if len(inner) == 1 and inner[0] is not old:
-        inner[0].clear()  # type: ignore[attr-defined]
-        inner[0].update(made)  # type: ignore[attr-defined]
+        inner[0].clear()
+        inner[0].update(made)
         return {**theirs, 'batch_size': own['batch_size'], 'dataset': old}
     return {**theirs, 'batch_size': own['batch_size'], 'dataset': made}
 

@@ -52,7 +52,7 @@ def read(listing: Listing, task: str | None, notes: Notes) -> Contents:
     files = [_read_file(listing, *each, notes) for each in _contents(listing, notes)]
     files = _without_copies(files, notes)
     classes = _class_names([file.content for file in files], notes)
-    samples = []
+    samples: list[Sample] = []
     for file in files:
         _read_objects(file, classes, notes)
         has_objects = any(sample.objects for sample in file.images.values())
@@ -90,7 +90,8 @@ def _is_json(content: bytes) -> bool:
 
 def _contents(listing: Listing, notes: Notes) -> list[tuple[str, dict]]:
     """Parse the annotation files; other kinds than objects are left aside where there are objects too."""
-    plain, others = [], []
+    plain: list[tuple[str, dict]] = []
+    others: list[tuple[str, dict]] = []
     for name in _annotation_files(listing):
         try:
             content = json.loads(listing.path(name).read_bytes())
@@ -130,7 +131,7 @@ def _read_file(listing: Listing, name: str, content: dict, notes: Notes) -> _Fil
         if number in images:
             notes.add('images that are listed twice, used once', f'{path} in {name}')
             continue
-        sides = entry.get('width'), entry.get('height')
+        sides: Any = entry.get('width'), entry.get('height')
         is_sized = all(type(side) in (int, float) and side > 0 for side in sides)
         own = split or place_of(image).split
         images[number] = Sample(image, own, frame=sides if is_sized else None)

@@ -67,7 +67,7 @@ def _sheet(tiles: list[np.ndarray]) -> np.ndarray:
 
 def _tile(found: FoundData, sample: Sample) -> np.ndarray:
     content = np.fromfile(found.source / sample.image, np.uint8)
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
+    picture = np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR))
     height, width = picture.shape[:2]
     scale = _TILE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -217,7 +217,7 @@ def _choose(listing: Listing, format: str | None, task: str | None) -> str:
 
 
 def _readings(listing: Listing) -> dict[str, str]:
-    readings = {}
+    readings: dict[str, str] = {}
     for name, each in FORMATS.items():
         # Folders named images and masks are no classes.
         if name == 'imagefolder' and readings:

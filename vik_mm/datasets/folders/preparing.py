@@ -139,7 +139,8 @@ def _line_of(image: str) -> str:
 
 
 def _as_coco(found: FoundData, samples: list[Sample]) -> dict[str, Any]:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, sample in enumerate(samples, 1):
         width, height = sample.size
         images.append(dict(id=number, file_name=sample.image, width=width, height=height))

@@ -28,7 +28,7 @@ def read_split_lists(listing: Listing, images: Iterable[str], notes: Notes, fold
     Returns:
         dict[str, set[str]]: Images of each split; empty if there are no such files.
     """
-    candidates = defaultdict(dict)
+    candidates: dict[str, dict[str, str]] = defaultdict(dict)
     for name in listing.with_ending('.txt'):
         path = PurePosixPath(name)
         word = 'trainval' if fold(path.stem) == 'trainval' else split_of_word(path.stem)

@@ -1,5 +1,7 @@
 """The loss on the validation split."""
 
+from typing import Any
+
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
@@ -27,7 +29,7 @@ class ValLossHook(Hook):
 
     def __init__(self, dataloader: dict):
         self.dataloader = dataloader
-        self._loader = None
+        self._loader: Any = None
 
     def after_val_epoch(self, runner, metrics=None):
         """Go through the split once more."""

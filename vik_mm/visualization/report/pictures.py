@@ -69,14 +69,14 @@ def draw_segmentation(image: np.ndarray, maps: tuple[bytes, bytes], palette: np.
     Returns:
         list[bytes]: Four JPEG files.
     """
-    truth, prediction = (cv2.imdecode(np.frombuffer(m, np.uint8), cv2.IMREAD_UNCHANGED) for m in maps)
+    truth, prediction = (np.asarray(cv2.imdecode(np.frombuffer(m, np.uint8), cv2.IMREAD_UNCHANGED)) for m in maps)
     image = cv2.resize(image, truth.shape[::-1], interpolation=cv2.INTER_AREA)
     grey = np.repeat(image.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
     counts = truth != ignore_index
     colours = [palette[np.minimum(labels, len(palette) - 1)] for labels in (truth, prediction)]
     colours[0] = np.where(counts[..., None], colours[0], 0)
     blends = [(0.35 * grey + 0.65 * colour).astype(np.uint8) for colour in colours]
-    errors = np.where((counts & (truth != prediction))[..., None], np.uint8(WRONG), grey // 2)
+    errors = np.where((counts & (truth != prediction))[..., None], np.array(WRONG, np.uint8), grey // 2)
     return [as_jpeg(part) for part in (image, *blends, errors)]
 
 
