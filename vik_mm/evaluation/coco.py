@@ -87,6 +87,12 @@ def choose_package(name: str | None = None) -> str:
     raise UnavailableError(f'COCO evaluation needs {name or "pycocotools"}: pip install {name or "pycocotools"}')
 
 
+def _indexed(coco: Any, truth: dict[str, Any], annotations: list[dict[str, Any]]) -> Any:
+    coco.dataset = dict(images=truth['images'], categories=truth['categories'], annotations=annotations)
+    coco.createIndex()
+    return coco
+
+
 def average_precision(
     truth: dict[str, Any],
     detections: Sequence[dict[str, Any]],
@@ -127,13 +133,7 @@ def average_precision(
     # The packages write into what they get, and tell on stdout how they get on.
     truth = dict(truth, annotations=[dict(entry) for entry in truth['annotations']])
     with contextlib.redirect_stdout(io.StringIO()):
-        both = []
-        for annotations in (truth['annotations'], found):
-            coco = COCO()
-            coco.dataset = dict(images=truth['images'], categories=truth['categories'], annotations=annotations)
-            coco.createIndex()
-            both.append(coco)
-        run = COCOeval(*both, kind)
+        run = COCOeval(*(_indexed(COCO(), truth, entries) for entries in (truth['annotations'], found)), kind)
         run.params.imgIds = [image['id'] for image in truth['images']]
         run.params.catIds = list(category_ids)
         run.params.maxDets = list(max_detections)
