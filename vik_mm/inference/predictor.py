@@ -67,7 +67,7 @@ class Predictor:
         self.dataset_meta = self._meta(cfg, content)
         self.model.to(self.device).eval()
 
-        pipeline = _with_pipeline(cfg.test_dataloader.dataset).pipeline
+        pipeline = pipeline_of(cfg.test_dataloader.dataset)
         steps = [step for step in pipeline if step['type'] not in _NO_IMAGE_STEPS]
         first = next((k for k, step in enumerate(steps) if _type_name(step).startswith('Load')), 0) + 1
         self._load, self._prepare = Compose(steps[:first]), Compose(steps[first:])
@@ -262,6 +262,15 @@ def build_model(cfg: Config) -> Any:
     if isinstance(model.get('backbone'), dict):
         model.backbone.init_cfg = None
     return MODELS.build(model)
+
+
+def pipeline_of(dataset: Any) -> list[Any]:
+    """Find the steps that a data set's config reads images with.
+
+    Raises:
+        BadInputError: If it has none.
+    """
+    return _with_pipeline(dataset).pipeline
 
 
 def _with_pipeline(dataset):
