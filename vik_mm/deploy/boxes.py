@@ -66,7 +66,7 @@ def suppress(
         tuple[Tensor, Tensor]: Scores ``[B, K]``, best first, -1 where an image has fewer, and places in ``N``.
     """
     # Groups stand side by side and images one below another, so that none overlaps another.
-    span = boxes.amax() - boxes.amin().clamp(max=0) + 1
+    span = boxes.max() - boxes.min().clamp(max=0) + 1
     images = torch.arange(boxes.shape[0])[:, None].expand_as(groups)
     shift = torch.stack([groups, images, groups, images], -1).float() * span
     candidates = is_candidate.reshape(-1).nonzero()[:, 0]

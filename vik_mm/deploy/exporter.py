@@ -16,8 +16,8 @@ from .comparing import SHARE, difference
 from .formats import ENDINGS, WRITERS, check_torch
 from .forms import RawForm, WholeForm
 from .onnx_files import quantise
-from .programs import step
 from .parts import PARTS, task_of
+from .programs import step
 from .running import load_exported
 
 DTYPES = ('float32', 'float16', 'bfloat16', 'int8')
@@ -107,8 +107,8 @@ def export(
     meta['max_difference'], share = (max(each) for each in zip(*found))
     if dtype == 'float32' and not (meta['max_difference'] <= 1e-4 and share <= SHARE):
         raise BadInputError(
-            f'{path} answers differently from the model, by {meta["max_difference"]:.2g}, and in {share:.1%} of objects '
-            'or pixels altogether: do not use it'
+            f'{path} answers differently from the model, by {meta["max_difference"]:.2g}, and in {share:.1%} of '
+            'objects or pixels altogether: do not use it'
         )
     return meta
 

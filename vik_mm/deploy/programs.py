@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from .forms import Stage
 
@@ -34,4 +35,17 @@ def program_of(stage: Stage) -> torch.export.ExportedProgram:
 
     shapes = tuple(dynamic(axes) for axes in stage.axes)
     with step(f'tracing what makes {stage.outputs[0]} of {stage.inputs[-1]}, for any size'):
-        return torch.export.export(stage.module, tuple(stage.example), dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(stage.module, tuple(stage.example), dynamic_shapes=shapes, strict=False)
+    _allow_small(program)
+    return program
+
+
+def _allow_small(program: torch.export.ExportedProgram) -> None:
+    """Let a program take sizes at which a map has a single row, pixel or image.
+
+    A tracer takes for granted that an axis that was longer than one stays so, and has programs refuse others: at 32
+    pixels the last maps of ViK have one pixel. What is traced here computes the same with it, which the comparison at
+    the smallest size makes sure of; the limits of a file are checked by :func:`vik_mm.deploy.load_exported`.
+    """
+    for symbol, bounds in program.range_constraints.items():
+        program.range_constraints[symbol] = ValueRanges(min(bounds.lower, 1), bounds.upper)

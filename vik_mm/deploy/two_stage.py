@@ -65,9 +65,10 @@ class TwoStageAnswer(nn.Module):
         maps = outs[: -2 * self.levels]
         logits, deltas = outs[-2 * self.levels : -self.levels], outs[-self.levels :]
         boxes, has_box = self._proposals(content, logits, deltas)
+        total: Any = 0
         for k, head in enumerate(self.box_heads):
             scores, delta = head(_pool(self.box_layers[k], maps, _regions(boxes)))
-            total = scores if k == 0 else total + scores
+            total = total + scores
             if k + 1 < len(self.box_heads):
                 boxes = _refined(head, boxes, scores, delta, content)
         head = self.box_heads[-1]
@@ -113,7 +114,7 @@ class TwoStageAnswer(nn.Module):
         found = is_found.reshape(-1).nonzero()[:, 0]
         regions = _regions(boxes).index_select(0, found)
         labels = labels.reshape(-1).index_select(0, found)
-        total = None
+        total: Any = 0
         for head, layers in zip(self.mask_heads, self.mask_layers):
             logits = head(_pool(layers, maps, regions))
             if head.class_agnostic:
@@ -121,7 +122,7 @@ class TwoStageAnswer(nn.Module):
             else:
                 places = labels[:, None, None, None].expand(-1, 1, *logits.shape[2:])
                 chosen = logits.gather(1, places)[:, 0]
-            total = chosen.sigmoid() if total is None else total + chosen.sigmoid()
+            total = total + chosen.sigmoid()
         masks = total / len(self.mask_heads)
         return _paste(masks, final.reshape(-1, 4).index_select(0, found), image) >= self.thresholds['mask']
 
