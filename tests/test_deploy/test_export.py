@@ -131,7 +131,7 @@ def test_any_batch_and_size(exported, task, format):
 
 MIXERS = {
     'rbf-kan': dict(type='MultiPatchRBFKAN', patch_size=7, num_grids=8, rank=64),
-    'pooling': dict(type='PoolingMixer'),
+    'pooling': dict(type='Pooling'),
 }
 
 

@@ -85,7 +85,8 @@ def _joined(stages: list[Stage], models: list[Any]) -> Any:
                 inputs.append(value)
         stage_weights = list(graph.initializers.values())
         stage_nodes = list(graph)
-        del graph.outputs[:], graph.inputs[:]
+        graph.outputs.clear()
+        graph.inputs.clear()
         graph.remove(stage_nodes)
         graph.initializers.clear()
         for value in stage_weights:
