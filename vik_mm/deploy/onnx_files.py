@@ -93,10 +93,12 @@ def _joined(stages: list[Stage], models: list[Any]) -> Any:
             value.name = f'stage_{k}.{value.name}'
         for node in stage_nodes:
             # Names are of one stage, and so are the symbols in shapes: a runtime would take equal ones for equal sizes.
+            # The count of axes stays, as runtimes need it to follow sizes.
             node.name = f'stage_{k}.{node.name}'
             for value in _values_of(node):
                 value.name = f'stage_{k}.{value.name}'
-                value.shape = None
+                if value.shape is not None:
+                    value.shape = onnx_ir.Shape([side if isinstance(side, int) else None for side in value.shape])
         known.update(zip(stage.outputs, outputs))
         nodes += stage_nodes
         weights += stage_weights
