@@ -82,7 +82,7 @@ def prepared(root, tmp_path_factory):
                     # Untrained heads say the same of everything.
                     if name.endswith(SHARPENED):
                         parameter.mul_(40)
-                    elif '_reg' in name or 'rpn_cls' in name or name.endswith('retina_cls.weight'):
+                    elif 'rpn_cls' in name or name.endswith('retina_cls.weight'):
                         parameter.mul_(5)
                     elif name.endswith('retina_cls.bias'):
                         parameter.add_(3)
