@@ -164,7 +164,7 @@ class OneStageAnswer(nn.Module):
             is_above = scores > self.thresholds['score']
             values, places = best(torch.where(is_above, scores, -1).flatten(1), self.cfg['nms_pre'])
             labels = places % scores.shape[2]
-            places = torch.div(places, scores.shape[2], rounding_mode='floor')
+            places = places // scores.shape[2]  # torch.div with a rounding mode would be float32 in ONNX files
             factor = pick(rows(factors[k], 1), places)[..., 0].sigmoid() if factors else torch.ones_like(values)
             delta = pick(rows(deltas[k], head.bbox_coder.encode_size), places)
             prior = prior[None].expand(scores.shape[0], -1, -1)

@@ -56,7 +56,8 @@ def resize_bilinear_cv2(image: Tensor, height: Any, width: Any) -> Tensor:
 
 
 def _halve(x: Tensor, times: int) -> Tensor:
-    return torch.div(x, 1 << times, rounding_mode='floor')
+    # Not torch.div with a rounding mode: ONNX files would divide in float32, which has too few bits.
+    return x // (1 << times)
 
 
 def _taps(old: Any, new: Any, is_clipped: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
