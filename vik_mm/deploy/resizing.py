@@ -87,25 +87,26 @@ def resize_pillow(image: Tensor, height: Any, width: Any, filter: str) -> Tensor
         Tensor: ``[B, 3, height, width]``, int32, from 0 to 255.
     """
     x = image.double()  # exact for Pillow's integers; float32 would not be
-    x = _rounded(x @ _weights(image.shape[3], width, filter).T)
-    return _rounded(_weights(image.shape[2], height, filter) @ x).int()
+    # No matrix is transposed: ONNX Runtime would join the two steps, and cannot compute that in float64.
+    x = _rounded(x @ _weights(image.shape[3], width, filter, axis=0))
+    return _rounded(_weights(image.shape[2], height, filter, axis=1) @ x).int()
 
 
 def _rounded(x: Tensor) -> Tensor:
     return ((x + (1 << (_BITS_PILLOW - 1))) / (1 << _BITS_PILLOW)).floor().clamp(0, 255)
 
 
-def _weights(old: Any, new: Any, filter: str) -> Tensor:
-    """Whole numbers ``[new, old]``; each row adds up to about ``2**22``."""
+def _weights(old: Any, new: Any, filter: str, axis: int) -> Tensor:
+    """Whole numbers ``[old, new]``, or with axis 1 ``[new, old]``; along the axis they add up to about ``2**22``."""
     scale = as_tensor(old, torch.float64) / as_tensor(new, torch.float64)
     centers = (torch.arange(new, dtype=torch.float64) + 0.5) * scale
-    x = (torch.arange(old, dtype=torch.float64)[None] - centers[:, None] + 0.5) * (1 / scale.clamp(min=1.0))
-    x = x.abs()
+    places = torch.arange(old, dtype=torch.float64).unsqueeze(1 - axis)
+    x = ((places - centers.unsqueeze(axis) + 0.5) * (1 / scale.clamp(min=1.0))).abs()
     if filter == 'bilinear':
         weights = (1 - x).clamp(min=0)
     else:
         near = (1.5 * x - 2.5) * x * x + 1
         far = (((x - 5) * x + 8) * x - 4) * -0.5
         weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
-    weights = weights / weights.sum(1, keepdim=True) * (1 << _BITS_PILLOW)
+    weights = weights / weights.sum(axis, keepdim=True) * (1 << _BITS_PILLOW)
     return weights.sign() * (weights.abs() + 0.5).floor()
