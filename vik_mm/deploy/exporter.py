@@ -75,7 +75,8 @@ def export(
     elif pipeline is None:
         raise BadInputError(
             'a file that takes images needs the test pipeline: pipeline=cfg.test_dataloader.dataset.pipeline; '
-            'pipeline=[] takes images as they are, and raw_input=True takes prepared ones'
+            'pipeline=[] does not resize them. raw_input=True writes a file of prepared images and of what the network '
+            'gives, the only form before vik_mm had this option'
         )
     else:
         form = WholeForm(model, pipeline)
