@@ -24,8 +24,8 @@ class ExportedPart(nn.Module):
     Args:
         model (nn.Module): A classifier of MMPretrain, a detector of MMDetection or a segmentor of MMSegmentation.
         part (str): 'model' or 'backbone'. The model of a classifier gives ``logits`` ``[B, classes]``, of a segmentor
-            ``logits`` ``[B, classes, H, W]``, and of a one-stage detector what its head predicts on each level, which
-            boxes are made of. Two-stage detectors decide box by box: only their backbone can be exported.
+            ``logits`` ``[B, classes, H, W]``, of a one-stage detector what its head predicts on each level, which
+            boxes are made of, and of a two-stage one its features and what its RPN predicts on each level.
 
     Shape:
         - Input: ``[B, 3, H, W]``, normalised with the model's mean and standard deviation.
@@ -44,11 +44,10 @@ class ExportedPart(nn.Module):
         self.part = part
         if part == 'model':
             self.task = task_of(model)
-            if self.task == 'detection' and not hasattr(model, 'bbox_head'):
-                raise BadInputError(
-                    f'{type(model).__name__} has two stages and decides box by box, which no graph can hold; '
-                    'export --part backbone'
-                )
+            if self.task == 'detection' and not hasattr(
+                model, 'bbox_head' if not has_two_stages(model) else 'rpn_head'
+            ):
+                raise BadInputError(f'{type(model).__name__} has no head that is known here; export --part backbone')
         elif not hasattr(model, 'backbone'):
             raise BadInputError(f'{type(model).__name__} has no backbone')
         self.lengths: list[int] = []
@@ -63,6 +62,11 @@ class ExportedPart(nn.Module):
             logits = self.model.decode_head(self.model.extract_feat(image))
             align = self.model.decode_head.align_corners
             outs = [[F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=align)]]
+        elif has_two_stages(self.model):
+            maps = self.model.extract_feat(image)
+            used = self.model.roi_head.bbox_roi_extractor
+            used = used[0] if isinstance(used, nn.ModuleList) else used
+            outs = [maps[: used.num_inputs], *self.model.rpn_head(maps)]
         else:
             outs = self.model.bbox_head(self.model.extract_feat(image))
         self.lengths = [len(levels) for levels in outs]
@@ -84,6 +88,11 @@ def task_of(model: nn.Module) -> str:
     if hasattr(model, 'bbox_head') or hasattr(model, 'roi_head'):
         return 'detection'
     raise BadInputError(f'{type(model).__name__} is no classifier, detector or segmentor with a head')
+
+
+def has_two_stages(model: Any) -> bool:
+    """Tell whether a detector decides about regions that it proposes itself."""
+    return hasattr(model, 'roi_head')
 
 
 class ImageSizes:

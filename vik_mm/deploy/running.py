@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -26,8 +27,8 @@ def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tens
         path (str | PathLike): A file of :func:`export`.
 
     Returns:
-        tuple[Callable[[Tensor], list[Tensor]], dict[str, Any]]: A function of a batch ``[B, 3, H, W]``, and what the
-        file holds about itself.
+        tuple[Callable[[Tensor], list[Tensor]], dict[str, Any]]: A function of a batch, ``[B, H, W, 3]`` in uint8 or,
+        with raw input, ``[B, 3, H, W]``, and what the file holds about itself.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -56,6 +57,10 @@ def load_exported(path: str | os.PathLike) -> tuple[Callable[[Tensor], list[Tens
         raise BadInputError(f'{path} cannot be loaded as {format}; export it again ({reason})') from error
 
     def checked(image: Tensor) -> list[Tensor]:
+        if meta['input'] == 'image':
+            if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[3] != 3 or 0 in image.shape:
+                raise BadInputError(f'{path} takes images as {meta["layout"]}, got {image.dtype} {tuple(image.shape)}')
+            return run(image)
         size, smallest, largest = tuple(image.shape[2:]), tuple(meta['min_size']), tuple(meta['max_size'])
         if any(not low <= side <= high for low, side, high in zip(smallest, size, largest)):
             sides = f'of {smallest}' if smallest == largest else f'from {smallest} to {largest}'
@@ -70,13 +75,13 @@ def run_exported(model: Any, path: str | os.PathLike) -> dict[str, Any]:
 
     Args:
         model (nn.Module): Of the config that was exported; changed in place. Its weights are not used.
-        path (str | PathLike): An exported 'model'.
+        path (str | PathLike): An exported 'model' with raw input.
 
     Returns:
         dict[str, Any]: What the file holds about itself.
 
     Raises:
-        BadInputError: If the file holds only a backbone, or a model of another task or number of classes.
+        BadInputError: If the file prepares images itself, holds only a backbone, or a model of another task.
     """
     if exported_format(path) != 'onnx':
         print_log(f'{path} is a program, which runs with all that you may do here', logger='current')
@@ -84,5 +89,10 @@ def run_exported(model: Any, path: str | os.PathLike) -> dict[str, Any]:
     task = task_of(model)
     if meta['part'] != 'model' or meta['task'] != task:
         raise BadInputError(f'{path} holds a {meta["part"]} for {meta["task"]}; this needs a model for {task}')
+    if meta['input'] != 'normalised':
+        raise BadInputError(
+            f'{path} prepares images itself; run it by tools/deploy/run_onnx.py, or export with --raw-input for tools '
+            'that prepare them as the config says'
+        )
     answer_with(model, task, run, meta['lengths'])
     return meta

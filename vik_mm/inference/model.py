@@ -119,7 +119,12 @@ class Model:
         return results if (is_stream(images) if stream is None else stream) else list(results)
 
     def export(
-        self, path: str | os.PathLike, format: str | None = None, part: str = 'model', dtype: str = 'float32'
+        self,
+        path: str | os.PathLike,
+        format: str | None = None,
+        part: str = 'model',
+        dtype: str = 'float32',
+        raw_input: bool = False,
     ) -> dict[str, Any]:
         """Write the model as a file that runs without this project; see :func:`vik_mm.deploy.export`.
 
@@ -129,6 +134,8 @@ class Model:
                 Defaults to None.
             part (str): 'model' or 'backbone'. Defaults to 'model'.
             dtype (str): 'float32', 'float16', 'bfloat16' or 'int8'. Defaults to 'float32'.
+            raw_input (bool): Take normalised images and give what the network computes, in place of 8-bit images and
+                finished answers. :func:`vik_mm.load` takes such files. Defaults to False.
 
         Returns:
             dict[str, Any]: What the file holds about itself, and ``max_difference`` to the model.
@@ -145,7 +152,10 @@ class Model:
         # A copy: the exporter changes the model, and other threads may be predicting.
         network = copy.deepcopy(self._predictor.model).cpu().float()
         try:
-            return export(network, path, format, part, dtype, self.classes or None)
+            pipeline = None if raw_input else with_pipeline(self.cfg.test_dataloader.dataset).pipeline
+            return export(
+                *(network, path, format, part, dtype, self.classes or None), pipeline=pipeline, raw_input=raw_input
+            )
         except ModuleNotFoundError as error:
             raise UnavailableError(f'format {format} needs {error.name}: pip install vik_mm[export]') from error
 
