@@ -94,7 +94,7 @@ class Model:
             batch_size (int): Pictures that are computed together, or windows of a picture. Only those that the test
                 pipeline brings to one size are: a prediction does not depend on it but by rounding. Defaults to 1.
             score_thr (float): Objects of a lower score are left out; 0 keeps all that the model gives. Only for
-                detection. Defaults to 0.3.
+                detection; with tiles, before what several tiles show is joined. Defaults to 0.3.
             tile (int, optional): Side of windows, in pixels of the picture, in which a larger picture is predicted on.
                 None for none. Only for detection and segmentation. Defaults to None.
             overlap (float): Share of a window's side that the next window sees too. Defaults to 0.2.
@@ -154,14 +154,14 @@ class Model:
             loaded = [picture.load(self._predictor.pipeline) for picture in batch]
             if tile:
                 content = predict_content(
-                    self._predictor, self.task, loaded[0], batch[0].name, int(tile), overlap, batch_size
+                    self._predictor, self.task, loaded[0], batch[0].name, int(tile), overlap, batch_size, score_thr
                 )
                 contents = [content]
             else:
                 samples = self._predictor(loaded, [picture.name for picture in batch])
-                contents = [content_of(sample, self.task) for sample in samples]
+                contents = [content_of(sample, self.task, score_thr) for sample in samples]
             for picture, data, content in zip(batch, loaded, contents):
-                yield self._result(picture, data['img'].shape[:2], content).above(score_thr)
+                yield self._result(picture, data['img'].shape[:2], content)
 
     def _result(self, picture: Picture, size: tuple[int, int], content: dict[str, Any]) -> Result:
         def draw(result: Result) -> np.ndarray:
