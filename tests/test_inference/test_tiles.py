@@ -132,7 +132,7 @@ def test_infer_predicts_in_tiles(images, infer, task):
 def test_testing_in_tiles_that_hold_the_picture_gives_the_figures_of_the_whole(
     tmp_path, make_config, checkpoint, call_tool, task, figure
 ):
-    config = make_config(task)
+    config = make_config(task, 'test_dataloader["dataset"]["indices"] = 2\n')
     weights = checkpoint(config)
     figures = []
     for options in ([], ['--tile', 64], ['--tile', 48]):
