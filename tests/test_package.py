@@ -30,11 +30,14 @@ LAYERS = {
     'datasets': {'compat', 'errors'},
     'engine': {'checkpoints', 'compat', 'datasets', 'errors'},
     'deploy': {'backbones', 'compat', 'errors', 'ops', 'version'},
-    'inference': {'backbones', 'checkpoints', 'config', 'datasets', 'deploy', 'errors'},
     'recipes': {'backbones', 'checkpoints', 'config', 'datasets', 'engine', 'errors'},
     'evaluation': {'checkpoints', 'config', 'datasets', 'deploy', 'engine', 'errors', 'recipes'},
     'analysis': {'attention'},
     'visualization': {'analysis', 'evaluation'},
+    'inference': {
+        *('backbones', 'checkpoints', 'config', 'datasets', 'deploy', 'errors', 'evaluation', 'recipes'),
+        'visualization',
+    },
 }
 TORCH_ONLY = {'ops', 'layers'}
 

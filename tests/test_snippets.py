@@ -27,6 +27,7 @@ from studies.study import read_study
 from vik_mm.config import end_safe_config, load_config
 from vik_mm.datasets.shapes import CLASSES
 from vik_mm_cli.config_files import find_config
+from vik_mm_cli.console import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -128,6 +129,9 @@ def check_command(words, variables, workspace, load_tool):
         exec(compile(arguments[1], 'the command line', 'exec'), {})
     elif program == 'python':
         check_tool(arguments, load_tool)
+    elif program == 'vik-mm':
+        if arguments != ['--help']:
+            check_tool([f'tools/{COMMANDS[arguments[0]]}', *arguments[1:]], load_tool)
     elif program.endswith('.sh'):
         check_tool(handed_on(words, variables, workspace), load_tool)
     else:
@@ -177,14 +181,17 @@ def is_config(block):
 
 
 @pytest.fixture
-def trained(workspace):
-    """What ``make demo`` leaves, untrained, and a photo."""
+def trained(workspace, shapes_folder):
+    """What ``make demo`` leaves, untrained, with few pictures; a photo, and a folder of them for each class."""
     cfg = load_config('configs/vik/vik-demo_shapes.py')
     init_default_scope(cfg.default_scope)
     checkpoint = dict(state_dict=MODELS.build(cfg.model).state_dict(), meta=dict(dataset_meta=dict(classes=CLASSES)))
     (workspace / 'work_dirs/demo').mkdir(parents=True)
     torch.save(checkpoint, workspace / 'work_dirs/demo/epoch_8.pth')
     cv2.imwrite('photo.jpg', np.zeros((90, 120, 3), np.uint8))
+    (workspace / 'data').mkdir()
+    (workspace / 'data/shapes').symlink_to(shapes_folder)
+    (workspace / 'photos').symlink_to(shapes_folder / 'imagenet')
 
 
 @pytest.mark.parametrize('page', PYTHON_PAGES)

@@ -97,6 +97,32 @@ def add_switches(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--tta', action='store_true', help='write how tools/test.py --tta looks several times')
 
 
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that ``tools/train.py`` takes.
+
+    Args:
+        parser (ArgumentParser): Changed in place.
+    """
+    add_config_arguments(parser, is_needed=False)
+    add_data_arguments(parser)
+    add_switches(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='auto|FILE',
+        help='carry on from a checkpoint; without a file, from the newest in the work dir',
+    )
+    parser.add_argument(
+        '--backbone', metavar='vik-s', help='put this backbone into the config: vik-t to vik-l, karat-t to karat-b'
+    )
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true', help='scale the learning rate by batch size / base_batch_size'
+    )
+    add_launch_arguments(parser)
+
+
 def check_data_or_config(args: argparse.Namespace) -> None:
     """Make sure that there is a config or a folder, and not both; and that numbers make sense.
 

@@ -16,6 +16,20 @@ def scope():
     init_default_scope('mmpretrain')
 
 
+# What an untrained detector proposes is the same junk a thousand times.
+_FEW_OBJECTS = 'model = dict(test_cfg=dict(rpn=dict(nms_pre=40, max_per_img=40), rcnn=dict(max_per_img=12)))\n'
+
+
+@pytest.fixture
+def make_config(make_config):
+    """As everywhere, with a detector that gives few objects."""
+
+    def make(task, more=''):
+        return make_config(task, (_FEW_OBJECTS if task == 'detection' else '') + more)
+
+    return make
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     """Untrained weights of a config's model."""

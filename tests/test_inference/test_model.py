@@ -70,7 +70,10 @@ class TestLoading:
             vik_mm.load(weights)
         cfg.dump(folder / 'dumped.py')
         (folder / 'program.py').write_text('import os\n')
-        assert len(vik_mm.load(weights).classes) == 0 or vik_mm.load(weights).task == 'classification'
+        found = vik_mm.load(weights)
+        assert found.task == 'classification' and found.checkpoint == str(weights)
+        assert found.cfg.model.to_dict() == cfg.model.to_dict()
+        assert_same(found.predict(PIXELS)[0], vik_mm.load(config, weights).predict(PIXELS)[0])
         cfg.dump(folder / 'other.py')
         with pytest.raises(BadInputError, match='several configs beside it'):
             vik_mm.load(weights)

@@ -1,12 +1,14 @@
 """Windows of a large picture: where they lie, and how what they show is put together."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from vik_mm.errors import BadInputError
 from vik_mm.inference.blending import LabelBlender
-from vik_mm.inference.masks import decode, encode, unite
+from vik_mm.inference.masks import decode, encode, encode_all, unite
 from vik_mm.inference.seams import Pieces, join_pieces
 from vik_mm.inference.tiles import Grid, lay_grid
 
@@ -112,17 +114,32 @@ class TestSeams:
         found = join_pieces(pieces_of([], lay_grid(HEIGHT, WIDTH, TILE, 0.2)), HEIGHT, WIDTH)
         assert found['boxes'].shape == (0, 4) and found['mask_codes'] == []
 
+    def test_memory_does_not_grow_with_the_square_of_the_windows(self):
+        windows = list(lay_grid(1500, 1500, 64, 0.2))
+        boxes = [np.array([[w.left, w.top, w.right, w.bottom]], np.float32) for w in windows]
+        labels = [np.array([k]) for k in range(len(windows))]
+        pieces = Pieces(boxes, [np.ones(1, np.float32)] * len(windows), labels, None, windows)
+        tracemalloc.start()
+        found = join_pieces(pieces, 1500, 1500)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(found['boxes']) == len(windows) > 800
+        assert peak < 2000 * len(windows)
+
 
 class TestMasks:
     def test_a_window_is_encoded_as_the_picture_that_holds_it(self):
+        coco = pytest.importorskip('pycocotools.mask')
         generator = np.random.default_rng(0)
-        for left, top, width, height in ((0, 0, 20, 30), (480, 270, 20, 30), (33, 0, 1, 300), (7, 5, 90, 60)):
-            window = generator.random((height, width)) > 0.4
-            whole = np.zeros((HEIGHT, WIDTH), bool)
-            whole[top : top + height, left : left + width] = window
-            code = encode(window, left, top, (HEIGHT, WIDTH))
-            assert code == encode(whole)
-            assert (decode([code], (HEIGHT, WIDTH))[0] == whole).all()
+        places = ((0, 0, 20, 30), (480, 270, 20, 30), (33, 0, 1, 300), (496, 0, 4, 300), (7, 5, 90, 60))
+        for left, top, width, height in places:
+            windows = generator.random((4, height, width)) > np.reshape([-1, 0.1, 0.6, 1], (4, 1, 1))
+            for window, code in zip(windows, encode_all(windows, left, top, (HEIGHT, WIDTH))):
+                whole = np.zeros((HEIGHT, WIDTH), np.uint8)
+                whole[top : top + height, left : left + width] = window
+                assert code == coco.encode(np.asfortranarray(whole)) == encode(window, left, top, (HEIGHT, WIDTH))
+                assert (decode([code], (HEIGHT, WIDTH))[0] == whole).all()
+        assert encode_all(np.zeros((0, 5, 5), bool)) == []
 
     def test_masks_unite(self):
         one, other = np.eye(5, dtype=bool), np.eye(5, dtype=bool)[::-1]

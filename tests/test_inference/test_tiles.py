@@ -10,7 +10,7 @@ from mmengine.structures import InstanceData
 from pictures import PIXELS, write
 
 from vik_mm.errors import BadInputError
-from vik_mm.inference import Model
+from vik_mm.inference import Model, tiling
 from vik_mm.inference.tiling import predict_content
 
 LARGE = np.tile(PIXELS, (4, 3, 1))  # 200 x 273
@@ -89,6 +89,26 @@ def test_an_object_across_windows_comes_out_once_at_its_place():
     assert sorted(content['boxes'].tolist()) == [[40, 50, 150, 90], [200, 150, 220, 170]]
 
 
+def test_objects_of_a_low_score_are_left_out_before_anything_is_done_with_them(monkeypatch):
+    def network(pictures, names):
+        for picture in pictures:
+            size = picture['img'].shape[:2]
+            found = InstanceData(
+                bboxes=torch.tensor([[2.0, 2, 9, 9], [3, 3, 8, 8], [1, 1, 5, 5]]),
+                scores=torch.tensor([0.9, 0.2, float('nan')]),
+                labels=torch.zeros(3, dtype=torch.long),
+                masks=torch.ones(3, *size, dtype=torch.bool),
+            )
+            yield types.SimpleNamespace(pred_instances=found)
+
+    joined = []
+    monkeypatch.setattr(tiling, 'join_pieces', lambda pieces, *size: joined.append(pieces))
+    predict_content(network, 'detection', dict(img=LARGE), 'a', tile=64, overlap=0.2, batch_size=1, score_thr=0.3)
+    (pieces,) = joined
+    assert {len(scores) for scores in pieces.scores} == {2}  # a score that is no number is shown, not hidden
+    assert len(pieces.masks) == 2 * len(pieces.windows)
+
+
 def test_a_classifier_refuses_tiles_with_a_reason(images, infer, make_model):
     with pytest.raises(BadInputError, match='one class for the whole picture'):
         make_model('classification').predict(PIXELS, tile=64)
@@ -112,7 +132,7 @@ def test_infer_predicts_in_tiles(images, infer, task):
 def test_testing_in_tiles_that_hold_the_picture_gives_the_figures_of_the_whole(
     tmp_path, make_config, checkpoint, call_tool, task, figure
 ):
-    config = make_config(task)
+    config = make_config(task, 'test_dataloader["dataset"]["indices"] = 2\n')
     weights = checkpoint(config)
     figures = []
     for options in ([], ['--tile', 64], ['--tile', 48]):

@@ -11,8 +11,6 @@ MaskCode = dict[str, Any]
 def encode(mask: np.ndarray, left: int = 0, top: int = 0, size: tuple[int, int] | None = None) -> MaskCode:
     """Encode a mask, or the part of one that a window shows.
 
-    Only the window's columns are looked at; the picture around it is never made.
-
     Args:
         mask (np.ndarray): ``[h, w]``, bool.
         left (int): The window's first column in the picture. Defaults to 0.
@@ -22,18 +20,42 @@ def encode(mask: np.ndarray, left: int = 0, top: int = 0, size: tuple[int, int] 
     Returns:
         MaskCode: Of the whole picture.
     """
+    return encode_all(mask[None], left, top, size)[0]
+
+
+def encode_all(masks: np.ndarray, left: int = 0, top: int = 0, size: tuple[int, int] | None = None) -> list[MaskCode]:
+    """Encode the masks that a window shows; the picture around it is never made.
+
+    Args:
+        masks (np.ndarray): ``[N, h, w]``, bool.
+        left (int): The window's first column in the picture. Defaults to 0.
+        top (int): Its first row. Defaults to 0.
+        size (tuple[int, int], optional): Height and width of the picture; None for the masks' own. Defaults to None.
+
+    Returns:
+        list[MaskCode]: Of the whole picture.
+    """
     from pycocotools import mask as coco
 
-    height, width = size or mask.shape
-    if mask.shape == (height, width):
-        return coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    # Run lengths go down the columns. They begin with zeros.
-    columns = np.zeros((mask.shape[1], height), bool)
-    columns[:, top : top + mask.shape[0]] = mask.T
-    flat = columns.ravel()
-    changes = np.flatnonzero(np.diff(flat, prepend=False)) + left * height
-    counts = np.diff(changes, prepend=0, append=height * width)
-    return coco.frPyObjects(dict(size=[height, width], counts=counts.tolist()), height, width)
+    count, rows, columns = masks.shape
+    height, width = size or (rows, columns)
+    if not count or not rows or not columns:
+        empty = dict(size=[height, width], counts=[height * width])
+        return coco.frPyObjects([empty] * count, height, width) if count else []
+    # Run lengths go down the columns: each begins and ends in the window.
+    down = masks.astype(bool, copy=False).transpose(0, 2, 1)
+    changes = np.empty((count, columns, rows + 1), bool)
+    changes[..., 0], changes[..., -1] = down[..., 0], down[..., -1]
+    np.not_equal(down[..., 1:], down[..., :-1], out=changes[..., 1:-1])
+    number, column, row = np.nonzero(changes)
+    places = (left + column) * height + top + row
+    # Where a run ends a column of the picture and the next one begins at its top, it goes on.
+    goes_on = np.zeros(len(places) + 1, bool)
+    goes_on[1:-1] = (np.diff(places) == 0) & (np.diff(number) == 0)
+    kept = ~(goes_on[1:] | goes_on[:-1]) & (places < height * width)
+    parts = np.split(places[kept], np.searchsorted(number[kept], np.arange(1, count)))
+    counts = (np.diff(part, prepend=0, append=height * width) for part in parts)
+    return coco.frPyObjects([dict(size=[height, width], counts=each.tolist()) for each in counts], height, width)
 
 
 def decode(codes: list[MaskCode], size: tuple[int, int]) -> np.ndarray:

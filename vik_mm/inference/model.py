@@ -3,7 +3,7 @@
 import copy
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from .predictor import Predictor, build_model
 from .results import Result, content_of
 from .tiles import check_tiles
 from .tiling import check_task, in_batches, predict_content
+
+if TYPE_CHECKING:
+    from vik_mm.evaluation import Evaluation
 
 _TASKS = {'mmpretrain': 'classification', 'mmdet': 'detection', 'mmseg': 'segmentation'}
 
@@ -94,7 +97,7 @@ class Model:
             batch_size (int): Pictures that are computed together, or windows of a picture. Only those that the test
                 pipeline brings to one size are: a prediction does not depend on it but by rounding. Defaults to 1.
             score_thr (float): Objects of a lower score are left out; 0 keeps all that the model gives. Only for
-                detection. Defaults to 0.3.
+                detection; with tiles, before what several tiles show is joined. Defaults to 0.3.
             tile (int, optional): Side of windows, in pixels of the picture, in which a larger picture is predicted on.
                 None for none. Only for detection and segmentation. Defaults to None.
             overlap (float): Share of a window's side that the next window sees too. Defaults to 0.2.
@@ -159,19 +162,80 @@ class Model:
         except ModuleNotFoundError as error:
             raise UnavailableError(f'format {format} needs {error.name}: pip install vik_mm[export]') from error
 
+    def train(self, data: str | os.PathLike | None = None, **options: Any) -> 'Model':
+        """Train further, as ``tools/train.py`` does; this model stays as it is.
+
+        Args:
+            data (str | PathLike, optional): A folder of your own data: the backbone begins with this model's weights,
+                and heads are new. None takes the data of the config, and all weights. Defaults to None.
+            **options: Options of ``tools/train.py`` with ``_`` for ``-``: ``epochs=20``, ``time='2h'``, ``ema=True``,
+                ``work_dir='work_dirs/mine'``, ``cfg_options={'randomness.seed': 0}``. With ``data``, ``model`` and
+                ``backbone`` choose another model.
+
+        Returns:
+            Model: With the best checkpoint of the training; with the last one, where no validation chose.
+
+        Raises:
+            FileNotFoundError: If the folder, the checkpoint or a file does not exist.
+            BadInputError: If an option or the data cannot be used, or the model was loaded from an exported file.
+            TrainingStopped: If the training was told to stop, and has saved itself.
+        """
+        # Recipes and reports take long to import, and who predicts needs none.
+        from .train_and_evaluate import train_further
+
+        if self._is_exported:
+            raise BadInputError(f'{self.checkpoint} is exported and cannot be trained; load its checkpoint')
+        cfg, checkpoint = train_further(self.cfg, self.checkpoint, data, options)
+        return Model(cfg, checkpoint, self.device, self._predictor.is_amp)
+
+    def evaluate(
+        self,
+        data: str | os.PathLike | None = None,
+        out: str | os.PathLike | None = None,
+        split: str | None = None,
+        score_thr: float | None = None,
+        num_pictures: int = 12,
+    ) -> 'Evaluation | None':
+        """Compute all figures on a split of data with truth, as ``tools/evaluate.py`` does.
+
+        Args:
+            data (str | PathLike, optional): A folder of your own data, with the model's classes; None takes the data
+                of the config. Defaults to None.
+            out (str | PathLike, optional): Folder for the report; None writes none. Defaults to None.
+            split (str, optional): 'test' or 'val'; None takes 'test' where there is one. Defaults to None.
+            score_thr (float, optional): Lowest score of detections in the confusion matrix and the pictures; None
+                takes the one with the highest F1. Defaults to None.
+            num_pictures (int): Worst images to keep. Defaults to 12.
+
+        Returns:
+            Evaluation | None: ``figures`` and ``findings``; None on all but the main process.
+
+        Raises:
+            FileNotFoundError: If the folder or the checkpoint does not exist.
+            BadInputError: If there is no such split, or the data do not suit the model.
+        """
+        from .train_and_evaluate import evaluate_model
+
+        return evaluate_model(
+            *(self.cfg, self.checkpoint, self.classes, data, out, num_pictures),
+            split=split,
+            score_thr=score_thr,
+            is_amp=self._predictor.is_amp,
+        )
+
     def _run(self, pictures: Iterator[Picture], batch_size: int, score_thr: float, tile, overlap) -> Iterator[Result]:
         for batch in in_batches(pictures, 1 if tile else batch_size):
             loaded = [picture.load(self._predictor.pipeline) for picture in batch]
             if tile:
                 content = predict_content(
-                    self._predictor, self.task, loaded[0], batch[0].name, int(tile), overlap, batch_size
+                    self._predictor, self.task, loaded[0], batch[0].name, int(tile), overlap, batch_size, score_thr
                 )
                 contents = [content]
             else:
                 samples = self._predictor(loaded, [picture.name for picture in batch])
-                contents = [content_of(sample, self.task) for sample in samples]
+                contents = [content_of(sample, self.task, score_thr) for sample in samples]
             for picture, data, content in zip(batch, loaded, contents):
-                yield self._result(picture, data['img'].shape[:2], content).above(score_thr)
+                yield self._result(picture, data['img'].shape[:2], content)
 
     def _result(self, picture: Picture, size: tuple[int, int], content: dict[str, Any]) -> Result:
         def draw(result: Result) -> np.ndarray:

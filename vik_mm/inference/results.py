@@ -9,7 +9,7 @@ import numpy as np
 
 from vik_mm.errors import BadInputError, UnavailableError
 
-from .masks import MaskCode, as_json, decode, encode
+from .masks import MaskCode, as_json, decode, encode_all
 from .picture_files import write_picture
 
 _NO_LABELS = np.zeros(0, np.int64)
@@ -244,12 +244,13 @@ class Result:
         return dict(label=label, score=round(float(score), 6)) | {'class': self.name_of(label)}
 
 
-def content_of(sample: Any, task: str) -> dict[str, Any]:
+def content_of(sample: Any, task: str, score_thr: float = 0.0) -> dict[str, Any]:
     """Take what a :class:`Result` holds out of a data sample of an mm package.
 
     Args:
         sample (BaseDataElement): What a model of the task has predicted.
         task (str): The task.
+        score_thr (float): Objects of a lower score are left out. Defaults to 0.
 
     Returns:
         dict[str, Any]: Arguments of :class:`Result`.
@@ -260,14 +261,33 @@ def content_of(sample: Any, task: str) -> dict[str, Any]:
         return dict(probabilities=probabilities, labels=best, scores=probabilities[best])
     if task == 'segmentation':
         return segmentation_content(sample.pred_sem_seg.data[0].cpu().numpy())
-    found = sample.pred_instances.cpu()
+    return objects_of(sample, score_thr)
+
+
+def objects_of(
+    sample: Any, score_thr: float, left: int = 0, top: int = 0, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Take the objects out of a data sample of MMDetection.
+
+    Args:
+        sample (DetDataSample): What the model has predicted of a picture, or of a window.
+        score_thr (float): Objects of a lower score are left out, before anything else is done with them.
+        left (int): The window's first column in the picture. Defaults to 0.
+        top (int): Its first row. Defaults to 0.
+        size (tuple[int, int], optional): Height and width of the picture; None for the sample's own. Defaults to None.
+
+    Returns:
+        dict[str, Any]: Arguments of :class:`Result`, in pixels of the picture.
+    """
+    found = sample.pred_instances
+    found = found[~(found.scores < score_thr)].cpu()
     content = dict(
-        boxes=found.bboxes.float().numpy().reshape(-1, 4),
+        boxes=found.bboxes.float().numpy().reshape(-1, 4) + np.array([left, top] * 2, np.float32),
         scores=found.scores.float().numpy(),
         labels=found.labels.numpy().astype(np.int64),
     )
     if 'masks' in found:
-        content['mask_codes'] = [encode(mask.numpy()) for mask in found.masks]
+        content['mask_codes'] = encode_all(found.masks.numpy(), left, top, size)
     return content
 
 

@@ -6,12 +6,10 @@ maximum suppression and merging, as sahi has them) compare whole boxes. These ag
 than the overlap, and they agree much where two objects stand close together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torchvision.ops import box_area
 
 from .masks import MaskCode, unite
 from .tiles import Window
@@ -62,31 +60,23 @@ def join_pieces(pieces: Pieces, height: int, width: int) -> dict[str, np.ndarray
         dict: ``boxes``, ``scores``, ``labels`` and ``mask_codes`` (None without masks), the surest first.
     """
     boxes, scores, labels = (np.concatenate(part) for part in (pieces.boxes, pieces.scores, pieces.labels))
-    origin = np.repeat(np.arange(len(pieces.windows)), [len(part) for part in pieces.boxes])
+    counts = [len(part) for part in pieces.boxes]
+    origin, ends = np.repeat(np.arange(len(counts)), counts), np.cumsum(counts)
     limits = np.array([(w.left, w.top, w.right, w.bottom) for w in pieces.windows], np.float32).reshape(-1, 4)
     is_cut = _cut_by_window(boxes, limits[origin], height, width)
     links, dropped = [], np.zeros(len(boxes), bool)
-    for first, second in _neighbours(limits):
-        one, other = np.flatnonzero(origin == first), np.flatnonzero(origin == second)
+    for first, second in _neighbours(limits, np.flatnonzero(counts)):
+        low = np.maximum(limits[first, :2], limits[second, :2])
+        shared = np.concatenate([low, np.minimum(limits[first, 2:], limits[second, 2:])])
+        # What does not reach into both windows agrees with nothing of the other.
+        one, other = (_touching(boxes, ends[k] - counts[k], ends[k], shared) for k in (first, second))
         if not len(one) or not len(other):
             continue
-        shared = np.concatenate(
-            [np.maximum(limits[first], limits[second])[:2], np.minimum(*limits[[first, second]])[2:]]
-        )
         agreement = _agreement(boxes[one], boxes[other], shared)
         inside = _covered(boxes[one], boxes[other], is_cut[one], is_cut[other])
         links += _match(np.maximum(agreement, inside), one, other, labels, scores)
         _drop_pieces(agreement, one, other, labels, scores, is_cut, dropped)
-    groups = _groups(links, origin, len(boxes))
-    found = [_joined(group, boxes, scores, is_cut) for group in groups if not dropped[group].all()]
-    found.sort(key=lambda entry: -np.nan_to_num(entry[1], nan=np.inf))
-    masks = None if pieces.masks is None else [unite([pieces.masks[k] for k in members]) for _, _, members in found]
-    return dict(
-        boxes=np.array([box for box, _, _ in found], np.float32).reshape(-1, 4),
-        scores=np.array([score for _, score, _ in found], np.float32),
-        labels=np.array([labels[members[0]] for _, _, members in found], np.int64),
-        mask_codes=masks,
-    )
+    return _joined(_groups(links, origin), pieces.masks, boxes, scores, labels, is_cut, dropped)
 
 
 def _cut_by_window(boxes: np.ndarray, limits: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -97,11 +87,22 @@ def _cut_by_window(boxes: np.ndarray, limits: np.ndarray, height: int, width: in
     return (at_start | at_end).any(axis=1)
 
 
-def _neighbours(limits: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of windows that overlap."""
-    first = np.maximum(limits[:, None, :2], limits[None, :, :2])
-    last = np.minimum(limits[:, None, 2:], limits[None, :, 2:])
-    return [(int(i), int(j)) for i, j in np.argwhere((last > first).all(axis=-1)) if i < j]
+def _neighbours(limits: np.ndarray, numbers: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs of windows that overlap, of those with these numbers; each is compared with those of the rows it meets."""
+    numbers = numbers[np.argsort(limits[numbers, 1], kind='stable')]
+    limits = limits[numbers]
+    behind = np.searchsorted(limits[:, 1], limits[:, 3])
+    for k, number in enumerate(numbers.tolist()):
+        later = limits[k + 1 : behind[k]]
+        overlaps = (np.minimum(later[:, 2:], limits[k, 2:]) > np.maximum(later[:, :2], limits[k, :2])).all(axis=1)
+        for other in numbers[k + 1 : behind[k]][overlaps].tolist():
+            yield min(number, other), max(number, other)
+
+
+def _touching(boxes: np.ndarray, start: int, end: int, shared: np.ndarray) -> np.ndarray:
+    """Numbers of the boxes from start to end that reach into an area."""
+    part = boxes[start:end]
+    return start + np.flatnonzero(((part[:, :2] < shared[2:]) & (part[:, 2:] > shared[:2])).all(axis=1))
 
 
 def _clip(boxes: np.ndarray, limits: np.ndarray) -> np.ndarray:
@@ -117,7 +118,7 @@ def _overlaps(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
-    return box_area(torch.from_numpy(boxes)).numpy()
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def _agreement(one: np.ndarray, other: np.ndarray, shared: np.ndarray) -> np.ndarray:
@@ -138,52 +139,72 @@ def _match(
     likeness: np.ndarray, one: np.ndarray, other: np.ndarray, labels: np.ndarray, scores: np.ndarray
 ) -> list[tuple[float, float, int, int]]:
     """Pair the boxes of two windows, each with one at most, the most alike first."""
-    likeness = np.where(labels[one][:, None] == labels[other][None], likeness, 0)
-    pairs = np.argwhere(likeness >= _AGREEMENT)
-    surest = np.nan_to_num(np.maximum(scores[one][:, None], scores[other][None]))
-    order = sorted(pairs.tolist(), key=lambda pair: (-likeness[pair[0], pair[1]], -surest[pair[0], pair[1]]))
-    taken_one, taken_other, links = set(), set(), []
-    for i, j in order:
-        if i not in taken_one and j not in taken_other:
-            taken_one.add(i)
-            taken_other.add(j)
-            links.append((float(likeness[i, j]), float(surest[i, j]), int(one[i]), int(other[j])))
+    rows, columns = np.nonzero((likeness >= _AGREEMENT) & (labels[one][:, None] == labels[other][None]))
+    alike, one, other = likeness[rows, columns], one[rows], other[columns]
+    surest = np.nan_to_num(np.maximum(scores[one], scores[other]))
+    order = np.lexsort((-surest, -alike))
+    taken, links = set(), []
+    for link in zip(*(values[order].tolist() for values in (alike, surest, one, other))):
+        if taken.isdisjoint(link[2:]):
+            taken.update(link[2:])
+            links.append(link)
     return links
 
 
 def _drop_pieces(agreement, one, other, labels, scores, is_cut, dropped) -> None:
     """Drop pieces that a surer box of the other window shows whole, under another class."""
     alike = (agreement >= _AGREEMENT) & (labels[one][:, None] != labels[other][None])
-    for i, j in np.argwhere(alike):
-        for piece, whole in ((one[i], other[j]), (other[j], one[i])):
-            if is_cut[piece] and not is_cut[whole] and scores[whole] >= scores[piece]:
-                dropped[piece] = True
+    for pieces, wholes, matches in ((one, other, alike), (other, one, alike.T)):
+        is_surer = scores[wholes][None] >= scores[pieces][:, None]
+        gives_way = matches & is_cut[pieces][:, None] & ~is_cut[wholes][None] & is_surer
+        dropped[pieces[gives_way.any(axis=1)]] = True
 
 
-def _groups(links: Sequence[tuple[float, float, int, int]], origin: np.ndarray, count: int) -> list[list[int]]:
-    """Join linked boxes, the most alike first; no group holds two boxes of one window."""
-    group_of = list(range(count))
-    members = {k: [k] for k in range(count)}
+def _groups(links: Sequence[tuple[float, float, int, int]], origin: np.ndarray) -> dict[int, list[int]]:
+    """Join linked boxes, the most alike first; no group holds two boxes of one window.
+
+    Groups are listed by their first member. What is linked to nothing is left out.
+    """
+    group_of: dict[int, int] = {}
+    members: dict[int, list[int]] = {}
+    windows: dict[int, set[int]] = {}
     for _, _, one, other in sorted(links, key=lambda link: (-link[0], -link[1], link[2], link[3])):
+        for k in (one, other):
+            if k not in group_of:
+                group_of[k], members[k], windows[k] = k, [k], {int(origin[k])}
         first, second = group_of[one], group_of[other]
-        windows = {int(origin[k]) for k in members[first]}
-        if first == second or any(int(origin[k]) in windows for k in members[second]):
+        if first == second or not windows[first].isdisjoint(windows[second]):
             continue
+        group_of.update(dict.fromkeys(members[second], first))
         members[first] += members.pop(second)
-        for k in members[first]:
-            group_of[k] = first
-    return list(members.values())
+        windows[first] |= windows.pop(second)
+    return {group[0]: group for group in members.values() if len(group) > 1}
 
 
-def _joined(
+def _joined(groups, masks, boxes, scores, labels, is_cut, dropped) -> dict[str, np.ndarray | list[MaskCode] | None]:
+    """Give the objects: a group is one of them, under its first member's number, and so is each box of no group."""
+    boxes, scores, gone, shown = boxes.copy(), scores.copy(), dropped.copy(), {}
+    for first, group in groups.items():
+        gone[group] = True
+        gone[first] = dropped[group].all()
+        boxes[first], scores[first], shown[first] = _one_of(group, boxes, scores, is_cut)
+    kept = np.flatnonzero(~gone)
+    kept = kept[np.argsort(-np.nan_to_num(scores[kept], nan=np.inf), kind='stable')]
+    codes = None
+    if masks is not None:
+        codes = [unite([masks[k] for k in shown[number]]) if number in shown else masks[number] for number in kept]
+    return dict(boxes=boxes[kept], scores=scores[kept], labels=labels[kept], mask_codes=codes)
+
+
+def _one_of(
     group: list[int], boxes: np.ndarray, scores: np.ndarray, is_cut: np.ndarray
-) -> tuple[np.ndarray, float, list[int]]:
+) -> tuple[np.ndarray, np.float32, list[int]]:
     """Give the box and the score of a group, and the members whose masks it has, the surest first."""
     group = sorted(group, key=lambda k: -np.nan_to_num(scores[k], nan=np.inf))
     mine = boxes[group]
     union = np.concatenate([mine[:, :2].min(axis=0), mine[:, 2:].max(axis=0)])
-    enough = _WHOLE * _areas(union[None])[0]
-    whole = [k for k, area in zip(group, _areas(mine)) if area >= enough and (len(group) == 1 or not is_cut[k])]
+    enough = _WHOLE * _areas(union)
+    whole = [k for k, area in zip(group, _areas(mine)) if area >= enough and not is_cut[k]]
     if whole:
-        return boxes[whole[0]], float(scores[group[0]]), whole[:1]
-    return union, float(scores[group[0]]), group
+        return boxes[whole[0]], scores[group[0]], whole[:1]
+    return union, scores[group[0]], group

@@ -8,10 +8,9 @@ import numpy as np
 from vik_mm.errors import BadInputError
 
 from .blending import LabelBlender, probabilities_of
-from .masks import encode
 from .pipeline import cut
 from .predictor import Predictor
-from .results import content_of, segmentation_content
+from .results import content_of, objects_of, segmentation_content
 from .seams import Pieces, join_pieces
 from .tiles import Grid, Window, check_tiles, lay_grid
 
@@ -35,7 +34,14 @@ def check_task(task: str) -> None:
 
 
 def predict_content(
-    predictor: Predictor, task: str, picture: dict[str, Any], name: str, tile: int, overlap: float, batch_size: int
+    predictor: Predictor,
+    task: str,
+    picture: dict[str, Any],
+    name: str,
+    tile: int,
+    overlap: float,
+    batch_size: int,
+    score_thr: float = 0.0,
 ) -> dict[str, Any]:
     """Predict on a picture in windows of its own resolution, each prepared by the test pipeline like a picture.
 
@@ -49,6 +55,8 @@ def predict_content(
         tile (int): Side of the windows, in pixels of the picture.
         overlap (float): Share of a window's side that the next window sees too.
         batch_size (int): Windows that are computed together.
+        score_thr (float): Objects of a lower score are left out, before those of several windows are joined. Only for
+            detection. Defaults to 0.
 
     Returns:
         dict[str, Any]: What a :class:`Result` holds, in pixels of the picture.
@@ -61,9 +69,9 @@ def predict_content(
     height, width = picture['img'].shape[:2]
     grid = lay_grid(height, width, tile, overlap)
     if len(grid) == 1:
-        return content_of(predictor([picture], [name])[0], task)
+        return content_of(predictor([picture], [name])[0], task, score_thr)
     if task == 'detection':
-        return _detect(predictor, picture, name, grid, batch_size)
+        return _detect(predictor, picture, name, grid, batch_size, score_thr)
     if width <= height:
         return segmentation_content(_segment(predictor, picture, name, grid, batch_size, is_turned=False))
     # Class probabilities are kept of a strip as long as a row of windows: rows go along the shorter side.
@@ -98,21 +106,19 @@ def _samples(predictor: Predictor, picture, name: str, windows: Iterable[Window]
         yield from zip(batch, predictor(parts, names))
 
 
-def _detect(predictor: Predictor, picture, name: str, grid: Grid, batch_size: int) -> dict[str, Any]:
-    height, width = picture['img'].shape[:2]
+def _detect(predictor: Predictor, picture, name: str, grid: Grid, batch_size: int, score_thr: float) -> dict[str, Any]:
+    size = picture['img'].shape[:2]
     pieces = Pieces()
     for window, sample in _samples(predictor, picture, name, grid, batch_size):
-        found = sample.pred_instances.cpu()
+        found = objects_of(sample, score_thr, window.left, window.top, size)
         pieces.windows.append(window)
-        pieces.boxes.append(
-            found.bboxes.float().numpy().reshape(-1, 4) + np.array([window.left, window.top] * 2, np.float32)
-        )
-        pieces.scores.append(found.scores.float().numpy())
-        pieces.labels.append(found.labels.numpy().astype(np.int64))
-        if 'masks' in found:
+        pieces.boxes.append(found['boxes'])
+        pieces.scores.append(found['scores'])
+        pieces.labels.append(found['labels'])
+        if 'mask_codes' in found:
             pieces.masks = pieces.masks or []
-            pieces.masks += [encode(mask.numpy(), window.left, window.top, (height, width)) for mask in found.masks]
-    return join_pieces(pieces, height, width)
+            pieces.masks += found['mask_codes']
+    return join_pieces(pieces, *size)
 
 
 def _segment(predictor: Predictor, picture, name: str, grid: Grid, batch_size: int, is_turned: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from .command import apply_switches, config_from_data, keep_config_file, say_weights
 from .conveniences import add_tta, use_tta
+from .training import prepare_training, train
 from .writing import write_config
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     'apply_switches',
     'config_from_data',
     'keep_config_file',
+    'prepare_training',
     'say_weights',
+    'train',
     'use_tta',
     'write_config',
 ]
