@@ -1,6 +1,7 @@
 """Train a model of any task, from a config or from a folder of your own data."""
 
 import argparse
+import copy
 import sys
 
 from vik_mm_cli.command_line import (
@@ -76,13 +77,15 @@ def prepare(args):
 
 
 def run(args):
-    """Train; ends the process."""
+    """Train, and write the report where the config asks for one; ends the process if it is stopped."""
     from mmengine.registry import RUNNERS
 
     from vik_mm.datasets.layouts import explain_failed_downloads
     from vik_mm.engine.runner import TrainingStopped
 
     cfg = prepare(args)
+    # The Runner changes it.
+    before = copy.deepcopy(cfg)
     runner = RUNNERS.build(cfg)
     try:
         with explain_failed_downloads(cfg):
@@ -90,6 +93,28 @@ def run(args):
     except TrainingStopped as stopped:
         print(f'{stopped}; carry on with --resume --work-dir {cfg.work_dir}', file=sys.stderr)
         sys.exit(stopped.exit_code)
+    if cfg.get('report') and cfg.get('val_dataloader'):
+        report(before, runner)
+
+
+def report(cfg, runner):
+    """Write what tools/evaluate.py writes, of the best checkpoint; what keeps it from that is said, and no failure."""
+    from pathlib import Path
+
+    from vik_mm.evaluation import evaluate_training
+    from vik_mm.visualization import write_report
+
+    try:
+        result = evaluate_training(cfg, runner)
+    except BadInputError as error:
+        print(f'the training is complete; there is no report: {error}', file=sys.stderr)
+        return
+    if result is not None:  # the main process
+        path = write_report(result, Path(cfg.work_dir, 'report_val'))
+        for sentence in result.findings:
+            print(sentence)
+        print(f'checkpoint: {result.checkpoint}')
+        print(f'report: {path}')
 
 
 def main():

@@ -1,8 +1,9 @@
 """Figures of a trained model on its data; :mod:`vik_mm.visualization` makes a report of them."""
 
+from .after_training import evaluate_training
 from .coco import AveragePrecision, average_precision
 from .report_data import Evaluation
-from .running import build_test_runner, evaluate, prepare_test, select_split
+from .running import build_test_runner, evaluate, prepare_test, select_split, use_tiles
 
 __all__ = [
     'AveragePrecision',
@@ -10,6 +11,8 @@ __all__ = [
     'average_precision',
     'build_test_runner',
     'evaluate',
+    'evaluate_training',
     'prepare_test',
     'select_split',
+    'use_tiles',
 ]

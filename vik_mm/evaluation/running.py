@@ -76,6 +76,20 @@ def prepare_test(
     fit_to_machine(cfg)
 
 
+def use_tiles(cfg: Config, tile: int, overlap: float = 0.2, tile_batch_size: int = 1) -> None:
+    """Have a config's test predict in windows of each picture.
+
+    Args:
+        cfg (Config): Changed in place.
+        tile (int): Side of the windows, in pixels of the picture.
+        overlap (float): Share of a window's side that the next window sees too. Defaults to 0.2.
+        tile_batch_size (int): Windows that are computed together. Defaults to 1.
+    """
+    given = {key: value for key, value in (cfg.get('test_cfg') or {}).items() if key == 'fp16'}
+    windows = dict(tile=tile, overlap=overlap, tile_batch_size=tile_batch_size)
+    cfg.test_cfg = dict(given, type='TiledTestLoop', **windows)
+
+
 def build_test_runner(cfg: Config, checkpoint: str | os.PathLike) -> Any:
     """Build the Runner of a config, with the weights of a checkpoint.
 

@@ -52,7 +52,7 @@ def config_from_data(args: Namespace) -> str:
 def _write(args: Namespace) -> str:
     # Part of this package since folders are read; looked up here so that whoever only tests needs none of it.
     prepare = import_module('vik_mm.datasets.folders').prepare
-    data: PreparedData = prepare(args.data, format=args.data_format, task=args.data_task)
+    data: PreparedData = prepare(args.data, format=args.data_format, task=args.data_task, class_file=args.data_classes)
     for note in data.notes:
         print_log(note, logger='current')
     work_dir = Path(args.work_dir or Path('work_dirs', data.name))

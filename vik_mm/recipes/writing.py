@@ -204,7 +204,10 @@ def _data_section(data: PreparedData, plan: Plan, is_own: bool) -> Section:
     values['batch_size'] = plan.batch_size
     if is_own:
         values |= dict(epochs=plan.epochs, lr=plan.lr)
-    return Section('What you may want to change', values, [note[0].upper() + note[1:] + '.' for note in plan.notes])
+    values['report'] = True  # tools/train.py reads it
+    comments = [note[0].upper() + note[1:] + '.' for note in plan.notes]
+    comments.append('report: whether the best checkpoint is evaluated, into report_val, when training is complete.')
+    return Section('What you may want to change', values, comments)
 
 
 def _loader_sections(data: PreparedData, plan: Plan, has_masks: bool) -> list[Section]:
