@@ -99,9 +99,7 @@ def run(args):
 
 def report(cfg, runner):
     """Write what tools/evaluate.py writes, of the best checkpoint; what keeps it from that is said, and no failure."""
-    from pathlib import Path
-
-    from vik_mm.evaluation import evaluate_training
+    from vik_mm.evaluation import evaluate_training, folder_of_report
     from vik_mm.visualization import write_report
 
     try:
@@ -110,7 +108,7 @@ def report(cfg, runner):
         print(f'the training is complete; there is no report: {error}', file=sys.stderr)
         return
     if result is not None:  # the main process
-        path = write_report(result, Path(cfg.work_dir, 'report_val'))
+        path = write_report(result, folder_of_report(cfg))
         for sentence in result.findings:
             print(sentence)
         print(f'checkpoint: {result.checkpoint}')

@@ -52,7 +52,8 @@ def test_a_training_ends_with_a_report_and_a_best_checkpoint_of_a_fixed_name(tra
     assert 'report: work_dirs/shapes/report_val/report.html' in text and 'checkpoint: work_dirs/shapes/' in text
     page = (folder / 'report_val/report.html').read_text()
     figures = json.loads((folder / 'report_val/figures.json').read_text())
-    assert figures and 'val split' in page
+    assert figures and 'shapes: val split' in page
+    assert {each.name for each in folder.glob('*.py')} == {'config.py', 'config_as_run.py'}
     # An untrained detector may have no figure that could call a checkpoint the best.
     (own,) = list(folder.glob('best_*.pth')) or [folder / 'epoch_1.pth']
     if own.name.startswith('best_'):

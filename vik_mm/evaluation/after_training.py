@@ -46,10 +46,26 @@ def evaluate_training(cfg: Config, runner: Any, num_pictures: int = 12) -> Evalu
             link_atomically(_best_of(hook), checkpoint)
         barrier()  # all processes read it
     cfg = copy.deepcopy(cfg)
+    cfg.work_dir = str(folder_of_report(cfg))
     # Two runs of one second would share a log.
     cfg.experiment_name = f'{runner.experiment_name}_report'
+    if cfg.get('visualizer'):
+        # A second run at a service of figures would be for nothing.
+        cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     options: dict[str, Any] = dict(is_compiled=bool(cfg.get('compile')), launcher=cfg.get('launcher', 'none'))
     return evaluate(cfg, checkpoint, 'val', num_pictures=num_pictures, **options)
+
+
+def folder_of_report(cfg: Config) -> Path:
+    """Tell where all that belongs to the report on a training goes.
+
+    Args:
+        cfg (Config): What the training was built from.
+
+    Returns:
+        Path: A folder in the work dir.
+    """
+    return Path(cfg.work_dir, 'report_val')
 
 
 def _best_of(hook: CheckpointHook | None) -> str | None:
