@@ -68,6 +68,15 @@ def test_no_report_where_nothing_is_validated_or_none_is_wanted(args, train, tmp
     assert not list(tmp_path.glob('work_dirs/shapes/report*')) and not (tmp_path / 'work_dirs/shapes/best.pth').exists()
 
 
+def test_all_that_is_written_goes_into_the_work_dir_that_is_named(call_tool, shapes_folder, tmp_path):
+    """What is refused in the folder of the data, where a user may well start, can so be put elsewhere."""
+    out = tmp_path / 'out'
+    options = ('--epochs', 1, '--image-size', 64, '--batch', 16, '--no-validate')
+    code, text = call_tool('train.py', '--data', shapes_folder / 'imagenet', '--work-dir', out, *options)
+    assert not code, text[-3000:]
+    assert list(out.glob('data/*/splits.json')) and not (tmp_path / 'work_dirs').exists()
+
+
 @pytest.mark.parametrize(
     'args, message',
     [
