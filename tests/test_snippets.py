@@ -174,7 +174,7 @@ def check_tool(arguments, load_tool):
     script, *arguments = arguments
     assert script.startswith('tools/')
     args = load_tool(script.removeprefix('tools/')).parse_args(arguments)
-    if 'config' in args:
+    if getattr(args, 'config', None) is not None:
         backbone = getattr(args, 'backbone', None)
         is_amp = getattr(args, 'amp', False)
         cfg = load_config(args.config, args.cfg_options, None, backbone, args.safe_config, is_amp)

@@ -247,16 +247,10 @@ def _schedule_section(plan: Plan, is_pretrained: bool) -> Section:
         wrapper['constructor'] = 'LayerDecayOptimWrapperConstructor'
         settings = dict(layer_decay_rate=0.95, **settings)
     wrapper['paramwise_cfg'] = settings
-    rise = dict(
-        type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=plan.warm_up, convert_to_iter_based=True
-    )
+    by_epoch = dict(by_epoch=True, convert_to_iter_based=True)
+    rise = dict(type='LinearLR', start_factor=1e-2, begin=0, end=plan.warm_up, **by_epoch)
     fall = dict(
-        type='CosineAnnealingLR',
-        eta_min=Named('lr / 100'),
-        by_epoch=True,
-        begin=plan.warm_up,
-        end=Named('epochs'),
-        convert_to_iter_based=True,
+        type='CosineAnnealingLR', eta_min=Named('lr / 100'), begin=plan.warm_up, end=Named('epochs'), **by_epoch
     )
     values = dict(
         optim_wrapper=wrapper,
