@@ -57,7 +57,7 @@ def prepare_test(
         add_tta(cfg)
     if is_amp:
         cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
-    # A checkpoint's weights are the averages already. The hook would look for averages before it has made room for them.
+    # A checkpoint's weights are the averages. The hook would look for averages before it has made room for them.
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'EMAHook']
     if cfg.get('runner_type') == 'FlexibleRunner':
         # What divides a training; each process tests with the model whole.
