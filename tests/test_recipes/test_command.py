@@ -63,8 +63,9 @@ def test_a_training_ends_with_a_report_and_a_best_checkpoint_of_a_fixed_name(tra
         assert vik_mm.load(folder / 'best.pth').classes
 
 
-def test_no_report_where_nothing_is_validated(train, tmp_path):
-    code, text = train('classification', '--epochs', 1, '--image-size', 64, '--batch', 16, '--no-validate')
+@pytest.mark.parametrize('args', [['--no-validate'], ['--cfg-options', 'report=False']], ids=' '.join)
+def test_no_report_where_nothing_is_validated_or_none_is_wanted(args, train, tmp_path):
+    code, text = train('classification', '--epochs', 1, '--image-size', 64, '--batch', 16, *args)
     assert not code and 'report:' not in text
     assert not list(tmp_path.glob('work_dirs/shapes/report*')) and not (tmp_path / 'work_dirs/shapes/best.pth').exists()
 

@@ -247,7 +247,6 @@ def _schedule_section(plan: Plan, is_pretrained: bool) -> Section:
         wrapper['constructor'] = 'LayerDecayOptimWrapperConstructor'
         settings = dict(layer_decay_rate=0.95, **settings)
     wrapper['paramwise_cfg'] = settings
-    end = Named('epochs')
     by_epoch = dict(by_epoch=True, convert_to_iter_based=True)
     rise = dict(type='LinearLR', start_factor=1e-2, begin=0, end=plan.warm_up, **by_epoch)
     fall = dict(
