@@ -25,7 +25,9 @@ from mmengine.registry import MODELS, init_default_scope
 from studies.study import read_study
 
 from vik_mm.config import end_safe_config, load_config
+from vik_mm.datasets.folders import prepare
 from vik_mm.datasets.shapes import CLASSES
+from vik_mm.recipes import write_config
 from vik_mm_cli.config_files import find_config
 from vik_mm_cli.console import COMMANDS
 
@@ -80,8 +82,24 @@ def commands_of(block):
             yield [CONFIG.get(word, word) for word in words]
 
 
+@pytest.fixture(scope='session')
+def own_data(tmp_path_factory):
+    """A folder of one's own data; beside it what --data writes, with an untrained model."""
+    folder = tmp_path_factory.mktemp('own') / 'my_folder'
+    for k, name in enumerate(('cat', 'dog') * 5):
+        path = folder / name / f'{k}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((64, 64, 3), 20 * k, np.uint8))
+    work_dir = folder.parent / 'work_dirs'
+    cfg = write_config(prepare(folder, work_dir / 'data'), work_dir / 'config.py')
+    init_default_scope(cfg.default_scope)
+    meta = dict(cfg=cfg.pretty_text, dataset_meta=dict(classes=cfg.classes))
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict(), meta=meta), work_dir / 'best.pth')
+    return folder
+
+
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
+def workspace(tmp_path, monkeypatch, own_data):
     """A folder as the checkout is, with the files that the pages take for granted, which is where commands run."""
     for name in ('configs', 'tools', 'Makefile', '.ci', 'noxfile.py'):
         if (ROOT / name).exists():
@@ -89,6 +107,8 @@ def workspace(tmp_path, monkeypatch):
     for name in FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / 'my_folder').symlink_to(own_data)
+    (tmp_path / 'work_dirs/my_folder').symlink_to(own_data.parent / 'work_dirs')
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     init_default_scope('mmpretrain')
@@ -158,7 +178,7 @@ def check_tool(arguments, load_tool):
     script, *arguments = arguments
     assert script.startswith('tools/')
     args = load_tool(script.removeprefix('tools/')).parse_args(arguments)
-    if 'config' in args:
+    if getattr(args, 'config', None) is not None:
         backbone = getattr(args, 'backbone', None)
         is_amp = getattr(args, 'amp', False)
         cfg = load_config(args.config, args.cfg_options, None, backbone, args.safe_config, is_amp)

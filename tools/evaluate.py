@@ -2,7 +2,13 @@
 
 import argparse
 
-from vik_mm_cli.command_line import add_config_arguments, add_launch_arguments, parse
+from vik_mm_cli.command_line import (
+    add_config_arguments,
+    add_launch_arguments,
+    add_tile_arguments,
+    check_tile_arguments,
+    parse,
+)
 from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 
@@ -21,6 +27,8 @@ def parse_args(argv=None):
     parser.add_argument(
         '--pictures', type=int, default=12, metavar='N', help='worst images to show (default: %(default)s)'
     )
+    add_tile_arguments(parser)
+    parser.add_argument('--tta', action='store_true', help='look at each image several times')
     add_launch_arguments(parser)
     return parse(parser, argv, check)
 
@@ -30,6 +38,7 @@ def check(args):
         raise BadInputError(f'--score-thr {args.score_thr} must be from 0 to 1')
     if args.pictures < 0:
         raise BadInputError(f'--pictures {args.pictures} must be 0 or more')
+    check_tile_arguments(args)
 
 
 def run(args):
@@ -38,15 +47,18 @@ def run(args):
 
     from vik_mm.checkpoints import load_checkpoints_as_data
     from vik_mm.config import load_config
-    from vik_mm.evaluation import evaluate
+    from vik_mm.evaluation import evaluate, use_tiles
     from vik_mm.visualization import write_report
 
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
+    if args.tile is not None:
+        use_tiles(cfg, args.tile, args.overlap, args.tile_batch_size)
     result = evaluate(
         *(cfg, args.checkpoint, args.split, args.score_thr, args.pictures),
         is_amp=args.amp,
         is_compiled=args.compile,
+        is_tta=args.tta,
         launcher=args.launcher,
         local_rank=args.local_rank,
     )

@@ -47,7 +47,7 @@ def prepare(args):
     from vik_mm.checkpoints import load_checkpoints_as_data
     from vik_mm.config import load_config
     from vik_mm.datasets.layouts import check_datasets
-    from vik_mm.evaluation import prepare_test
+    from vik_mm.evaluation import prepare_test, use_tiles
 
     load_checkpoints_as_data()
     cfg = load_config(args.config, args.cfg_options, args.work_dir, args.backbone, args.safe_config)
@@ -55,9 +55,7 @@ def prepare(args):
         raise BadInputError(f'{args.config} has no test split: it lacks {", ".join(lacking)}')
     check_datasets(cfg, splits=('test',))
     if args.tile is not None:
-        given = {key: value for key, value in (cfg.get('test_cfg') or {}).items() if key == 'fp16'}
-        windows = dict(tile=args.tile, overlap=args.overlap, tile_batch_size=args.tile_batch_size)
-        cfg.test_cfg = dict(given, type='TiledTestLoop', **windows)
+        use_tiles(cfg, args.tile, args.overlap, args.tile_batch_size)
     if args.show_dir:
         scope = cfg.get('default_scope')
         hook = (cfg.get('default_hooks') or {}).get('visualization')

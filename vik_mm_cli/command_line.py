@@ -68,6 +68,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--data', metavar='FOLDER', help='look what is in this folder, write a config, and train')
     group.add_argument('--data-format', metavar='F', help='what the folder is, where looking does not tell')
     group.add_argument('--data-task', choices=TASKS, metavar='T', help=f'what to learn: {", ".join(TASKS)}')
+    group.add_argument('--data-classes', metavar='FILE', help='a class in each line: a name, or "name,red,green,blue"')
     group.add_argument('--model', metavar='M', help='mask-rcnn, retinanet, fpn, upernet, ..., or mmdet::FILE')
     group.add_argument('--image-size', type=int, metavar='N', help='pixels that images are scaled to')
 
@@ -139,7 +140,7 @@ def check_data_or_config(args: argparse.Namespace) -> None:
     if args.data is not None and not Path(args.data).exists():
         raise FileNotFoundError(f'--data {args.data} does not exist')
     if args.data is None:
-        for name in ('data_format', 'data_task', 'model', 'image_size'):
+        for name in ('data_format', 'data_task', 'data_classes', 'model', 'image_size'):
             if getattr(args, name) is not None:
                 raise BadInputError(f'--{name.replace("_", "-")} goes with --data FOLDER, and a config is given')
     elif args.safe_config:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +26,7 @@ def _numbers(*names: str) -> set[int]:
 _UNKNOWN = _numbers('EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'ENOTTY')
 _REFUSALS = _UNKNOWN | _numbers('EPERM', 'EACCES')
 _NO_LOCKS = _UNKNOWN | _numbers('ENOLCK', 'EPERM')
+_NO_LINKS = _REFUSALS | _numbers('EMLINK', 'EXDEV')
 _HELD = _numbers('EACCES', 'EAGAIN', 'EWOULDBLOCK')
 _log = logging.getLogger(__name__)
 _refused: set[str] = set()  # what has been warned of
@@ -66,10 +68,38 @@ def write_atomically(
         _unless_refused('fsync of folders', path.parent, lambda: _sync_folder(path.parent), warn)
 
 
+def link_atomically(source: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Give a file a second name, or make a copy where the file system knows no links.
+
+    Args:
+        source (str | PathLike): The file.
+        path (str | PathLike): Its second name; a file that has it stays whole until the new one is.
+
+    Raises:
+        OSError: If it cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    folder = tempfile.mkdtemp(UNFINISHED, f'.{path.name}.', path.parent)
+    name = os.path.join(folder, path.name)
+    try:
+        try:
+            os.link(source, name)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            shutil.copyfile(source, name)
+        os.replace(name, path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_unfinished(folder: str | os.PathLike) -> None:
     """Remove what killed processes left half-written in a folder."""
     for path in Path(folder).glob(f'.*{UNFINISHED}'):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def try_lock(handle: int, is_own: bool = False, is_shared: bool = False) -> bool | None:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from vik_mm.checkpoints import load_weights, read_checkpoint, unwrap_state_dict
 from vik_mm.deploy import ENDINGS, export, load_exported
 from vik_mm.deploy.comparing import difference
 from vik_mm.deploy.forms import Stage
@@ -149,6 +150,8 @@ CASES = [
     *((task, 'torchscript') for task in MODELS_OF),
     ('classification', 'torch-export'),
 ]
+
+
 def predictor_of(cfg, checkpoint):
     model = build_model(cfg)
     load_weights(model, unwrap_state_dict(read_checkpoint(checkpoint))[0])

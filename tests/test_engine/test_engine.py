@@ -213,6 +213,15 @@ class TestLaunch:
             init_distributed(Config(), 'pytorch')
 
 
+def test_a_group_that_is_there_already_still_gives_ddp_no_devices_on_a_cpu(monkeypatch):
+    """As with --data, whose processes wait for the first one to look at the data."""
+    monkeypatch.setattr('torch.cuda.is_available', lambda: False)
+    monkeypatch.setattr('vik_mm.engine.runner.launch.is_distributed', lambda: True)
+    cfg = Config()
+    init_distributed(cfg, 'pytorch')
+    assert cfg.model_wrapper_cfg.device_ids is None
+
+
 class TestRunnerCheckpoints:
     """MMEngine's Runner stores more than tensors; all of it must be read as data."""
 

@@ -188,14 +188,21 @@ PRINTED = {
 }
 
 
-@pytest.mark.parametrize('task', list(PRINTED))
-def test_the_report_has_the_figures_that_the_test_tool_prints(tmp_path, make_config, checkpoint, call_tool, task):
+@pytest.mark.parametrize(
+    'task, options',
+    [*((task, []) for task in PRINTED), ('detection', ['--tile', 48]), ('segmentation', ['--tile', 48]),
+     ('classification', ['--tta'])],
+    ids=lambda value: value if isinstance(value, str) else ' '.join(map(str, value)) or 'whole',
+)  # fmt: skip
+def test_the_report_has_the_figures_that_the_test_tool_prints(
+    tmp_path, make_config, checkpoint, call_tool, task, options
+):
     more = 'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.0)))\n' if task == 'detection' else ''
     config = make_config(task, more)
     weights = checkpoint(config)
-    code, text = call_tool('test.py', config, weights)
+    code, text = call_tool('test.py', config, weights, *options)
     assert code is None, text
-    code, told = call_tool('evaluate.py', config, weights, '--out', tmp_path / 'report')
+    code, told = call_tool('evaluate.py', config, weights, *options, '--out', tmp_path / 'report')
     assert code is None and 'report.html' in told, told
     figures = json.loads((tmp_path / 'report/figures.json').read_text())['figures']
     scale, digits = (1, 6e-4) if task == 'detection' else (100, 6e-3)

@@ -1,8 +1,11 @@
 """tools/train.py --data, and where weights come from."""
 
+import json
+
 import pytest
 import torch
 
+import vik_mm
 import vik_mm.datasets.folders
 from vik_mm.errors import BadInputError
 from vik_mm.recipes.weights import check_source, find_source
@@ -33,9 +36,47 @@ def test_a_folder_is_trained_on_and_the_config_runs_again(train, call_tool, tmp_
     path.write_text(before.replace('lr = ', 'lr = 0.5 * '))
     code, text = train('classification')
     assert 'config.py was edited, and is not overwritten' in code
+    code, text = call_tool('test.py', path, path.with_name('best.pth'))
+    assert not code and 'accuracy/top1' in text  # of averaged weights
     code, text = call_tool('train.py', path)
     assert not code and 'lr = 0.5 * ' in path.read_text() and path.with_name('config_as_run.py').is_file()
     assert 'WEIGHTS: RANDOM' in text
+    best = path.with_name('best.pth')
+    (own,) = path.parent.glob('best_*.pth')
+    assert best.samefile(own) and vik_mm.load(best).classes
+    assert f'report: {path.parent}/report_val/report.html' in text.replace('report: work', f'report: {tmp_path}/work')
+
+
+def test_a_training_ends_with_a_report_and_a_best_checkpoint_of_a_fixed_name(train, call_tool, tmp_path):
+    code, text = train('detection', '--epochs', 1, '--image-size', 64, '--batch', 8, '--backbone', 'vik-t')
+    assert not code, text[-3000:]
+    folder = tmp_path / 'work_dirs/shapes'
+    assert 'report: work_dirs/shapes/report_val/report.html' in text and 'checkpoint: ' in text
+    page = (folder / 'report_val/report.html').read_text()
+    figures = json.loads((folder / 'report_val/figures.json').read_text())
+    assert figures and 'shapes: val split' in page
+    assert {each.name for each in folder.glob('*.py')} == {'config.py', 'config_as_run.py'}
+    # An untrained detector may have no figure that could call a checkpoint the best.
+    (own,) = list(folder.glob('best_*.pth')) or [folder / 'epoch_1.pth']
+    if own.name.startswith('best_'):
+        assert (folder / 'best.pth').samefile(own)
+        assert vik_mm.load(folder / 'best.pth').classes
+
+
+@pytest.mark.parametrize('args', [['--no-validate'], ['--cfg-options', 'report=False']], ids=' '.join)
+def test_no_report_where_nothing_is_validated_or_none_is_wanted(args, train, tmp_path):
+    code, text = train('classification', '--epochs', 1, '--image-size', 64, '--batch', 16, *args)
+    assert not code and 'report:' not in text
+    assert not list(tmp_path.glob('work_dirs/shapes/report*')) and not (tmp_path / 'work_dirs/shapes/best.pth').exists()
+
+
+def test_all_that_is_written_goes_into_the_work_dir_that_is_named(call_tool, shapes_folder, tmp_path):
+    """What is refused in the folder of the data, where a user may well start, can so be put elsewhere."""
+    out = tmp_path / 'out'
+    options = ('--epochs', 1, '--image-size', 64, '--batch', 16, '--no-validate')
+    code, text = call_tool('train.py', '--data', shapes_folder / 'imagenet', '--work-dir', out, *options)
+    assert not code, text[-3000:]
+    assert list(out.glob('data/*/splits.json')) and not (tmp_path / 'work_dirs').exists()
 
 
 @pytest.mark.parametrize(

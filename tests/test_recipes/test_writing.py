@@ -97,6 +97,15 @@ def test_the_schedule_and_the_image_size_follow_the_data(prepare_shapes, tmp_pat
     assert told.train_dataloader.batch_size == 2
 
 
+@pytest.mark.parametrize('images, is_dropped', [(8, False), (9, True), (10, False)])
+def test_no_batch_is_a_single_image_that_is_left_over(images, is_dropped, prepare_shapes, tmp_path):
+    """Batch norm of a pooled map, as UPerNet has it, fails on one image: after most of an epoch."""
+    data = prepare_shapes('segmentation')
+    data.splits['train'] = dataclasses.replace(data.splits['train'], num_images=images)
+    cfg = write_config(data, tmp_path / 'config.py', batch_size=4)
+    assert cfg.train_dataloader.batch_sampler.get('drop_last', False) == is_dropped
+
+
 class TestForeignConfigs:
     @pytest.mark.parametrize(
         'task, model',

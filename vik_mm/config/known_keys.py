@@ -34,6 +34,7 @@ _SPLITS = ('train', 'val', 'test')
 _LOOKED_UP = (
     *('runner_type', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile'),
     *('activation_checkpointing', 'efficient_conv_bn_eval', 'init_weights_for_test_or_val'),
+    'report',  # by tools/train.py
 )
 READ_AT_TOP = frozenset(
     {*inspect.signature(Runner).parameters, *inspect.signature(FlexibleRunner).parameters, *_LOOKED_UP}

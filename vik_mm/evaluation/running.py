@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 
-from vik_mm.checkpoints import load_runner_weights, read_checkpoint
+from vik_mm.checkpoints import load_runner_weights
 from vik_mm.config import fit_to_machine
 from vik_mm.datasets.layouts import check_datasets, explain_failed_downloads
 from vik_mm.deploy import exported_format, run_exported
@@ -57,10 +57,8 @@ def prepare_test(
         add_tta(cfg)
     if is_amp:
         cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
-    # A checkpoint's weights are the averages; with several views, the hook would look for averages of another model.
-    if is_tta or exported_format(checkpoint) or 'ema_state_dict' not in read_checkpoint(checkpoint):
-        # A file to hand out: there is one set of weights, and MMPretrain's hook would look for two.
-        cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'EMAHook']
+    # A checkpoint's weights are the averages. The hook would look for averages before it has made room for them.
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != 'EMAHook']
     if cfg.get('runner_type') == 'FlexibleRunner':
         # What divides a training; each process tests with the model whole.
         cfg.pop('runner_type')
@@ -74,6 +72,20 @@ def prepare_test(
     if is_tta:
         use_tta(cfg)
     fit_to_machine(cfg)
+
+
+def use_tiles(cfg: Config, tile: int, overlap: float = 0.2, tile_batch_size: int = 1) -> None:
+    """Have a config's test predict in windows of each picture.
+
+    Args:
+        cfg (Config): Changed in place.
+        tile (int): Side of the windows, in pixels of the picture.
+        overlap (float): Share of a window's side that the next window sees too. Defaults to 0.2.
+        tile_batch_size (int): Windows that are computed together. Defaults to 1.
+    """
+    given = {key: value for key, value in (cfg.get('test_cfg') or {}).items() if key == 'fp16'}
+    windows = dict(tile=tile, overlap=overlap, tile_batch_size=tile_batch_size)
+    cfg.test_cfg = dict(given, type='TiledTestLoop', **windows)
 
 
 def build_test_runner(cfg: Config, checkpoint: str | os.PathLike) -> Any:

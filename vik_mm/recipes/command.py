@@ -52,7 +52,9 @@ def config_from_data(args: Namespace) -> str:
 def _write(args: Namespace) -> str:
     # Part of this package since folders are read; looked up here so that whoever only tests needs none of it.
     prepare = import_module('vik_mm.datasets.folders').prepare
-    data: PreparedData = prepare(args.data, format=args.data_format, task=args.data_task)
+    cache = Path(args.work_dir, 'data') if args.work_dir else None
+    options = dict(format=args.data_format, task=args.data_task, class_file=args.data_classes)
+    data: PreparedData = prepare(args.data, cache, **options)
     for note in data.notes:
         print_log(note, logger='current')
     work_dir = Path(args.work_dir or Path('work_dirs', data.name))

@@ -166,13 +166,14 @@ def loader(split: str, of_split: dict[str, Any], plan: Plan, is_classifier: bool
         dict[str, Any]: The config.
     """
     is_train = split == 'train'
+    drop_last = dict(drop_last=True) if plan.drop_last else {}
     return dict(
         batch_size=_BATCH if is_train or is_classifier else 1,
         num_workers=plan.workers,
         persistent_workers=True,
         **(dict(collate_fn=dict(type='default_collate')) if is_classifier else {}),
         sampler=dict(type='DefaultSampler', shuffle=is_train),
-        **(dict(batch_sampler=dict(type='ResumableBatchSampler')) if is_train else {}),
+        **(dict(batch_sampler=dict(type='ResumableBatchSampler', **drop_last)) if is_train else {}),
         worker_init_fn=dict(type='outlive_signals'),
         dataset=of_split,
     )

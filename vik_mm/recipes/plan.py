@@ -42,6 +42,8 @@ class Plan:
         lr (float): Learning rate.
         workers (int): Processes that load images.
         log_interval (int): Iterations from one line of the log to the next.
+        drop_last (bool): Whether the last batch of an epoch is left out, because it would be a single image, from which
+            batch norm of pooled maps computes nothing.
         notes (list[str]): Lines for people.
     """
 
@@ -55,6 +57,7 @@ class Plan:
     lr: float
     workers: int
     log_interval: int
+    drop_last: bool
     notes: list[str] = field(default_factory=list)
 
 
@@ -122,6 +125,7 @@ def make_plan(
         lr=lr,
         workers=max(1, min(4, (os.cpu_count() or 1) - 1)),
         log_interval=max(1, min(50, iterations // 2)),
+        drop_last=images > batch > 1 and images % batch == 1,
         notes=notes,
     )
 

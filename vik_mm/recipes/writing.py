@@ -204,7 +204,10 @@ def _data_section(data: PreparedData, plan: Plan, is_own: bool) -> Section:
     values['batch_size'] = plan.batch_size
     if is_own:
         values |= dict(epochs=plan.epochs, lr=plan.lr)
-    return Section('What you may want to change', values, [note[0].upper() + note[1:] + '.' for note in plan.notes])
+    values['report'] = True  # tools/train.py reads it
+    comments = [note[0].upper() + note[1:] + '.' for note in plan.notes]
+    comments.append('report: whether the best checkpoint is evaluated, into report_val, when training is complete.')
+    return Section('What you may want to change', values, comments)
 
 
 def _loader_sections(data: PreparedData, plan: Plan, has_masks: bool) -> list[Section]:
@@ -244,16 +247,10 @@ def _schedule_section(plan: Plan, is_pretrained: bool) -> Section:
         wrapper['constructor'] = 'LayerDecayOptimWrapperConstructor'
         settings = dict(layer_decay_rate=0.95, **settings)
     wrapper['paramwise_cfg'] = settings
-    rise = dict(
-        type='LinearLR', start_factor=1e-2, by_epoch=True, begin=0, end=plan.warm_up, convert_to_iter_based=True
-    )
+    by_epoch = dict(by_epoch=True, convert_to_iter_based=True)
+    rise = dict(type='LinearLR', start_factor=1e-2, begin=0, end=plan.warm_up, **by_epoch)
     fall = dict(
-        type='CosineAnnealingLR',
-        eta_min=Named('lr / 100'),
-        by_epoch=True,
-        begin=plan.warm_up,
-        end=Named('epochs'),
-        convert_to_iter_based=True,
+        type='CosineAnnealingLR', eta_min=Named('lr / 100'), begin=plan.warm_up, end=Named('epochs'), **by_epoch
     )
     values = dict(
         optim_wrapper=wrapper,

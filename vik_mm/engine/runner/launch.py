@@ -28,8 +28,20 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
     """
     cfg.launcher = launcher
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
-    if launcher == 'none' or torch.cuda.is_available() or is_distributed():
+    if launcher == 'none' or torch.cuda.is_available():
         return
+    if not is_distributed():
+        _join_gloo(launcher)
+    # DDP on the CPU must be given no devices, and MMEngine gives it LOCAL_RANK.
+    wrapper = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {}), 'device_ids': None}
+
+
+def _join_gloo(launcher: str) -> None:
     if launcher == 'slurm':
         for name, source in _SLURM.items():
             if source in os.environ:
@@ -44,13 +56,6 @@ def init_distributed(cfg: Config, launcher: str, local_rank: int = 0) -> None:
         )
     torch.distributed.init_process_group('gloo')
     atexit.register(_end_gloo)
-    # DDP on the CPU must be given no devices, and MMEngine gives it LOCAL_RANK.
-    wrapper = dict(
-        type='MMDistributedDataParallel',
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
-    )
-    cfg.model_wrapper_cfg = {**wrapper, **cfg.get('model_wrapper_cfg', {}), 'device_ids': None}
     print_log('no GPU: the processes talk through gloo', logger='current')
 
 

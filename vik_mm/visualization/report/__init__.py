@@ -22,7 +22,7 @@ def write_report(result: Evaluation, out: str | os.PathLike, num_pictures: int =
         Path: The page.
     """
     out = Path(out)
-    title = f'{Path(result.config).stem or result.task}: {result.split} split'
+    title = f'{_name_of(result.config) or result.task}: {result.split} split'
     about = f'{result.task}, {len(result.records):,} images, weights of {result.checkpoint}'
     parts = [f'<header><h1>{page.escape(title)}</h1>{page.paragraph(about)}{headline(result)}</header>']
     if result.findings:
@@ -35,3 +35,9 @@ def write_report(result: Evaluation, out: str | os.PathLike, num_pictures: int =
     # Names of files may hold bytes that are no text.
     write_atomically(page.page(title, '\n'.join(parts)).encode('utf-8', 'backslashreplace'), out / 'report.html')
     return out / 'report.html'
+
+
+def _name_of(config: str) -> str:
+    """Name what a config is for: that of a folder of data is called config.py, and stands in a folder of its name."""
+    path = Path(config)
+    return path.parent.name if path.stem in ('config', 'config_as_run') else path.stem
