@@ -19,14 +19,14 @@ class TokenMixer(BaseModule):
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
     Attributes:
-        resampled_from (tuple[int, int], optional): The grid that a checkpoint was made for, where loading it resampled
-            the mixer's weights to ``grid_size``; :func:`vik_mm.mixers.log_resampled_mixers` reads it.
+        resampled_from (str, optional): What loading a checkpoint resampled, from which size to which, such as
+            'rel_bias from a grid of (7, 7) to (14, 14)'; :func:`vik_mm.mixers.log_resampled_mixers` reads it.
 
     Shape:
         - Input and output: ``[B, C, H, W]``.
     """
 
-    resampled_from: tuple[int, int] | None = None
+    resampled_from: str | None = None
 
     def __init__(self, embed_dims: int, grid_size: tuple[int, int], init_cfg=None):
         super().__init__(init_cfg=init_cfg)

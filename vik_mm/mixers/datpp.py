@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmpretrain.models.utils import LayerNorm2d
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -167,11 +166,7 @@ class DeformableAttention(TokenMixer):
             state_dict[prefix + name] = value
             resampled.append(f'{name} from {tuple(found.shape[-2:])} to {tuple(own.shape[-2:])}')
         if resampled:
-            print_log(
-                f'{prefix.rstrip(".") or type(self).__name__} of the checkpoint is of another native grid than '
-                f'{tuple(self.grid_size)} here; it was resampled: {", ".join(resampled)}',
-                logger='current',
-            )
+            self.resampled_from = ', '.join(resampled)
 
 
 def _sample(maps: Tensor, points: Tensor) -> Tensor:

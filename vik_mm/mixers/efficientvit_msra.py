@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -143,7 +142,4 @@ class CascadedGroupAttention(TokenMixer):
         if old**2 == bias.shape[1]:
             resized = F.interpolate(bias.view(1, -1, old, old), (side, side), mode='bilinear', align_corners=True)
             state_dict[prefix + 'position_bias'] = resized.view(-1, side**2)
-            print_log(
-                f'{prefix}position_bias of the checkpoint was resized from windows of {old} pixels to {side}',
-                logger='current',
-            )
+            self.resampled_from = f'position_bias from windows of {old} pixels to {side}'

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -151,10 +150,7 @@ class NPRFAttention(TokenMixer):
             return  # other heads, or no table of offsets: load_state_dict says so
         state_dict[prefix + 'rel_bias'] = resize_offsets(found, self.grid_size)
         old = tuple((count + 1) // 2 for count in found.shape[1:])
-        print_log(
-            f'{prefix}rel_bias of the checkpoint was resized from a grid of {old} to {tuple(self.grid_size)}',
-            logger='current',
-        )
+        self.resampled_from = f'rel_bias from a grid of {old} to {tuple(self.grid_size)}'
 
 
 def resize_offsets(table: Tensor, size: Sequence[int]) -> Tensor:

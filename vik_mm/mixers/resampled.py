@@ -1,4 +1,4 @@
-"""One line in the log for all mixers whose weights a checkpoint has for another grid."""
+"""One line in the log for all mixers whose weights a checkpoint has in another size."""
 
 from mmengine.logging import print_log
 from torch import nn
@@ -18,10 +18,9 @@ def log_resampled_mixers(model: nn.Module, _=None) -> None:
     mixers = [m for m in model.modules() if isinstance(m, TokenMixer) and m.resampled_from is not None]
     if not mixers:
         return
-    first = mixers[0]
     print_log(
-        f'the checkpoint is of another image size: {len(mixers)} global maps were resampled, the first one from a grid '
-        f'of {first.resampled_from} to {tuple(first.grid_size)}',
+        f'the checkpoint is of another image size: {len(mixers)} token mixers were resampled, the first one: '
+        f'{mixers[0].resampled_from}',
         logger='current',
     )
     for mixer in mixers:
