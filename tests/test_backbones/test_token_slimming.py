@@ -88,13 +88,14 @@ def test_a_checkpoint_with_other_numbers_of_tokens_is_refused_with_what_to_do():
         make(img_size=64).load_state_dict(state)
 
 
+@pytest.mark.skipif(not hasattr(torch.export.Dim, 'DYNAMIC'), reason='programs for any size need PyTorch 2.6')
 @torch.no_grad()
 def test_one_exported_program_serves_all_sizes():
-    model, auto = make().eval(), torch.export.Dim.AUTO
+    model, auto = make().eval(), torch.export.Dim.DYNAMIC
     program = torch.export.export(
-        model, (torch.randn(2, 3, 32, 40),), dynamic_shapes=({0: auto, 2: auto, 3: auto},), strict=False
+        model, (torch.randn(2, 3, 40, 56),), dynamic_shapes=({0: auto, 2: auto, 3: auto},), strict=False
     ).module()
-    for shape in [(2, 3, 32, 40), (3, 3, 64, 24)]:
+    for shape in [(2, 3, 40, 56), (3, 3, 64, 24)]:
         x = torch.randn(shape)
         torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
 
