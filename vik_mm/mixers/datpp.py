@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
+from .convolutions import check_divides, check_odd
 from .heads import check_pairs, count_heads, join_heads, split_heads
 
 
@@ -80,16 +81,14 @@ class DeformableAttention(TokenMixer):
         heads = count_heads(embed_dims, head_dims)
         if num_groups is None:
             num_groups = max((g for g in range(1, heads // 2 + 1) if heads % g == 0), default=1)
-        if num_groups < 1 or heads % num_groups:
-            raise BadInputError(f'num_groups={num_groups} must divide the {heads} heads')
+        check_divides('num_groups', num_groups, heads, 'heads')
         if stride is None:
             stride = 2 ** max(0, (min(grid_size) // 7).bit_length() - 1)
         if stride < 1:
             raise BadInputError(f'stride={stride} must be at least 1')
         if offset_kernel is None:
             offset_kernel = 2 * (stride.bit_length() - 1) + 3
-        if offset_kernel < 1 or offset_kernel % 2 == 0:
-            raise BadInputError(f'offset_kernel={offset_kernel} must be a positive odd number')
+        check_odd('offset_kernel', offset_kernel)
         if offset_range is not None and not offset_range >= 0:
             raise BadInputError(f'offset_range={offset_range} must be 0 or more, or None for any distance')
         self.num_heads, self.num_groups, self.stride = heads, num_groups, stride

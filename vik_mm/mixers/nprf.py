@@ -16,6 +16,7 @@ from vik_mm.ops import is_exported, is_traced
 from vik_mm.ops.backends import compute_dtype, without_autocast
 
 from .base import TokenMixer
+from .convolutions import truncate_start_values
 from .heads import check_pairs, count_heads
 from .windows import relative_bias
 
@@ -85,9 +86,7 @@ class NPRFAttention(TokenMixer):
         self.register_buffer('features', torch.randn(self.num_heads, num_features, head_dims))
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
-        for layer in (self.qkv, self.proj):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        truncate_start_values(self.qkv, self.proj)
         self._register_load_state_dict_pre_hook(self._resize_loaded_bias)
 
     def forward(self, x: Tensor) -> Tensor:
