@@ -127,7 +127,8 @@ class CascadedGroupAttention(TokenMixer):
         """Give 0 for pixels of the map and -inf for padding, ``[H', W'] -> [B' / B, 1, w * w]``; None hides none."""
         if inside is None or not self.mask_padding:
             return None
-        keys = split_windows(inside[None, ..., None], (self.window_size,) * 2).flatten(3).flatten(0, 2)[:, None]
+        side = self.window_size
+        keys = split_windows(inside[None, ..., None], (side, side)).flatten(3).flatten(0, 2)[:, None]
         return torch.zeros(keys.shape, device=keys.device).masked_fill(~keys, float('-inf'))
 
     def _resize_bias(self, state_dict, prefix, *_):
