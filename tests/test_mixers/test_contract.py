@@ -10,10 +10,11 @@ import pytest
 import torch
 from golden_parts import DATA, GoldenPart, pack, sample
 from mixer_contract import MixerContract
+from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from vik_mm.mixers import TokenMixer
+from vik_mm.mixers import TokenMixer, build_token_mixer
 
 
 class TestMultiPatchRBFKAN(MixerContract):
@@ -156,6 +157,18 @@ def test_the_contract_finds_a_flaw(contract, test, arguments, error):
 def test_the_contract_finds_a_table_that_is_bound_to_its_grid(contract, caplog):
     with pytest.raises(RuntimeError, match='size mismatch'):
         contract.test_a_checkpoint_of_another_grid_size_loads_and_what_is_resampled_is_said(caplog)
+
+
+def test_a_mixer_that_is_loaded_by_itself_says_what_it_resampled(caplog):
+    small, large = (build_token_mixer(dict(type='NPRFAttention', head_dims=8), 8, side) for side in [(3, 4), (5, 5)])
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    large.load_state_dict(small.state_dict())
+    large.load_state_dict(large.state_dict())
+    logger.removeHandler(caplog.handler)
+    lines = [record.getMessage() for record in caplog.records if 'resampled' in record.getMessage()]
+    assert len(lines) == 1
+    assert '1 token mixer was resampled, the first one: rel_bias from a grid of (3, 4) to (5, 5)' in lines[0]
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from torch import nn
 
 from vik_mm.parts import build_part
 
+from .resampled import log_resampled_mixers
+
 
 class TokenMixer(BaseModule):
     """Base of the token mixers: mixes the pixels of a map and keeps its shape.
@@ -32,6 +34,12 @@ class TokenMixer(BaseModule):
         super().__init__(init_cfg=init_cfg)
         self.embed_dims = embed_dims
         self.grid_size = grid_size
+
+    def load_state_dict(self, *args, **kwargs):
+        """Load a mixer's own state dict, and log what was resampled; a backbone logs it for all of its mixers."""
+        result = super().load_state_dict(*args, **kwargs)
+        log_resampled_mixers(self)
+        return result
 
 
 def build_token_mixer(cfg: dict, embed_dims: int, grid_size: tuple[int, int]) -> nn.Module:

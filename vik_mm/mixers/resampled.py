@@ -3,8 +3,6 @@
 from mmengine.logging import print_log
 from torch import nn
 
-from .base import TokenMixer
-
 
 def log_resampled_mixers(model: nn.Module, _=None) -> None:
     """Say how many mixers of a model resampled what they loaded.
@@ -15,12 +13,12 @@ def log_resampled_mixers(model: nn.Module, _=None) -> None:
         model (nn.Module): What holds the mixers.
         _ (Any): Missing and unexpected keys, which PyTorch hands to such hooks.
     """
-    mixers = [m for m in model.modules() if isinstance(m, TokenMixer) and m.resampled_from is not None]
+    mixers = [m for m in model.modules() if getattr(m, 'resampled_from', None) is not None]
     if not mixers:
         return
+    number = '1 token mixer was' if len(mixers) == 1 else f'{len(mixers)} token mixers were'
     print_log(
-        f'the checkpoint is of another image size: {len(mixers)} token mixers were resampled, the first one: '
-        f'{mixers[0].resampled_from}',
+        f'the checkpoint is of another image size: {number} resampled, the first one: {mixers[0].resampled_from}',
         logger='current',
     )
     for mixer in mixers:
