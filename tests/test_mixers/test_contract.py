@@ -40,10 +40,12 @@ class TestSelfAttention(MixerContract):
 
 
 @pytest.mark.parametrize('mixer', ['MultiPatchRBFKAN', 'ConvAdditiveAttention'])
-def test_one_onnx_graph_of_two_mixers_serves_all_sizes(mixer, tmp_path):
+@torch.no_grad()
+def test_one_onnx_graph_and_one_compiled_graph_of_two_mixers_serve_all_sizes(mixer, tmp_path):
     """The nightly tests have it of all mixers."""
-    contract = type('Contract', (MixerContract,), dict(mixer=dict(type=mixer), embed_dims=16))
-    contract().check_onnx(tmp_path / 'mixer.onnx')
+    contract = type('Contract', (MixerContract,), dict(mixer=dict(type=mixer), embed_dims=16))()
+    contract.check_onnx(tmp_path / 'mixer.onnx')
+    contract.check_compiled()
 
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'mixers.md'
