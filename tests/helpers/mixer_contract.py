@@ -9,18 +9,23 @@
 
 import logging
 import re
+import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
+import torch.distributed as dist
 from golden_parts import GoldenPart
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch.export import Dim
+from torch.nn.parallel import DistributedDataParallel
 
 import vik_mm
 from vik_mm.layers import load_original
 from vik_mm.mixers import build_token_mixer
+from vik_mm.ops import reference_operators
 
 SIZES = [
     (1, 1),
@@ -43,7 +48,10 @@ class MixerContract:
         golden (str | dict): Part of tests/data/mixers that the mixer reproduces; or parts, and for each the options
             that differ from ``mixer``. Channels and grid are the part's. None where there is no original.
         without_gradient (tuple): Regular expressions: names of parameters whose gradient is zero by construction.
-        no_export (str): Why the mixer cannot be exported; its docstring must say so too. None where it can.
+        no_export (str): Why the mixer cannot be exported; its docstring and the table in docs/mixers.md must say so
+            too. None where it can.
+        no_onnx (str): Why the exported program cannot be written as an ONNX file, as the table must say. None where it
+            can.
         padding_options (dict): Options that ``ViK(ignore_padding=True)`` asks for, such as another norm than batch
             norm. None where the mixer has batch norm in any case, and ViK must refuse.
     """
@@ -55,6 +63,7 @@ class MixerContract:
     golden: str | dict | None = None
     without_gradient: tuple = ()
     no_export: str | None = None
+    no_onnx: str | None = None
     padding_options: dict | None = {}
 
     def pytest_generate_tests(self, metafunc):
@@ -148,20 +157,75 @@ class MixerContract:
         finally:
             logger.removeHandler(caplog.handler)
         if any(value.shape != state[name].shape for name, value in ours.state_dict().items()):
-            assert re.search('resampl|resized', caplog.text), 'a table was fitted to the grid without a word'
+            assert caplog.text.count('2 token mixers were resampled') == 1, 'a table was fitted without a word, or many'
         assert ours(torch.randn(2, 3, 56, 56))[0].isfinite().all()
 
     @torch.no_grad()
     def test_one_exported_program_serves_all_sizes(self):
-        if self.no_export:
-            assert 'export' in (MODELS.get(self.mixer['type']).__doc__ or ''), 'the docstring must say so too'
-            pytest.skip(self.no_export)
-        mixer, any_size = self.build(), getattr(Dim, 'AUTO', None)
-        height, width = (any_size or Dim(name, min=2, max=4096) for name in ('height', 'width'))
-        program = torch.export.export(mixer, (self.map((20, 12)),), dynamic_shapes=({2: height, 3: width},)).module()
+        mixer, program = self.build(), self.export()
+        program = program.module()
         for size in [(20, 12), (33, 57), (14, 14)]:
             x = self.map(size) + 1
             torch.testing.assert_close(program(x), mixer(x), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.slow
+    @torch.no_grad()
+    def test_one_onnx_graph_serves_all_sizes(self, tmp_path):
+        self.check_onnx(tmp_path / 'mixer.onnx')
+
+    def check_onnx(self, path):
+        """The graph in ONNX Runtime gives what the mixer gives, on maps of sizes that it was not exported with."""
+        if self.no_onnx:
+            pytest.skip(self.no_onnx)
+        if not hasattr(Dim, 'AUTO'):
+            pytest.skip('ONNX files for any size need PyTorch 2.6')
+        runtime = pytest.importorskip('onnxruntime')
+        pytest.importorskip('onnxscript')
+        mixer = self.build()
+        with reference_operators():  # ONNX has no operators of this package
+            program = self.export()
+        torch.onnx.export(program, dynamo=True, input_names=['x'], verbose=False, optimize=False).save(str(path))
+        session = runtime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+        for size in [(20, 12), (14, 14), (9, 23)]:
+            x = self.map(size) + 1
+            (y,) = session.run(None, {'x': x.numpy()})
+            torch.testing.assert_close(torch.from_numpy(y), mixer(x), rtol=1e-4, atol=1e-4)
+
+    @torch.no_grad()
+    def export(self):
+        """The mixer as a program for maps of any size."""
+        if self.no_export:
+            assert 'export' in (MODELS.get(self.mixer['type']).__doc__ or ''), 'the docstring must say so too'
+            pytest.skip(self.no_export)
+        any_size = getattr(Dim, 'AUTO', None)
+        height, width = (any_size or Dim(name, min=2, max=4096) for name in ('height', 'width'))
+        return torch.export.export(self.build(), (self.map((20, 12)),), dynamic_shapes=({2: height, 3: width},))
+
+    @pytest.mark.slow
+    @torch.no_grad()
+    def test_compiled_code_for_any_size_gives_the_same(self):
+        self.check_compiled()
+
+    def check_compiled(self):
+        """One graph, compiled for any size, gives what the mixer gives."""
+        if sys.version_info >= (3, 13) and not hasattr(Dim, 'AUTO'):
+            pytest.skip('PyTorch 2.5 cannot compile on Python 3.13')
+        mixer = self.build()
+        torch.compiler.reset()
+        compiled = torch.compile(mixer, backend='aot_eager', fullgraph=True, dynamic=True)
+        for size in [(10, 6), (9, 11)]:
+            x = self.map(size, batch=1)
+            torch.testing.assert_close(compiled(x), mixer(x), rtol=1e-4, atol=1e-5)
+
+    def test_distributed_training_finds_a_gradient_for_every_parameter(self):
+        mixer = self.build().train()
+        if not any(p.requires_grad for p in mixer.parameters()):
+            pytest.skip('the mixer has no parameters')
+        with one_process():
+            model = DistributedDataParallel(mixer)
+            for _ in range(2):  # the second step fails where the first one left a parameter without gradient
+                model(self.map((7, 6))).square().sum().backward()
+        assert all(p.grad is not None for p in mixer.parameters() if p.requires_grad)
 
     def test_an_unknown_option_is_named(self):
         with pytest.raises(TypeError, match=r"no option \['no_such_option'\]"):
@@ -197,6 +261,16 @@ class MixerContract:
             out_indices=(0, 1),
             ignore_padding=ignore_padding,
         ).eval()
+
+
+@contextmanager
+def one_process():
+    """A process group of this process only."""
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 @torch.no_grad()

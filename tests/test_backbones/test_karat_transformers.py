@@ -182,7 +182,7 @@ def test_a_mixer_in_the_place_of_attention_resamples_a_checkpoint_and_says_so_on
         assert torch.equal(ours.global_in, maps[0]) and torch.equal(ours.global_out, maps[1])
     lines = [record.getMessage() for record in caplog.records if 'resampled' in record.getMessage()]
     assert len(lines) == 1
-    assert f'{len(pairs)} global maps' in lines[0]
+    assert f'{len(pairs)} token mixers' in lines[0]
 
 
 @pytest.mark.parametrize('kind', ['blockwise', 'universal'])

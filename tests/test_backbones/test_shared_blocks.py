@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from golden_parts import GoldenPart
+from mmpretrain.models.utils import SwiGLUFFN
 from torch import nn
 
 from vik_mm import ViK, ViTKArAt
@@ -67,6 +69,39 @@ def test_a_shared_block_computes_what_equal_blocks_do_and_sums_their_gradients(k
             if parameter.requires_grad:
                 total = sum(plain.layers[i].get_parameter(name).grad for i in layers)
                 torch.testing.assert_close(parameter.grad, total, rtol=1e-4, atol=1e-4)
+
+
+def test_the_originals_weights_give_the_originals_tokens_and_gradient():
+    """Raptor's factors of depth, ``t1``, ``t2`` and ``t3``, are functions of the layer's number alone.
+
+    Here ``t1`` and ``t2`` go into the layer scales, which each layer has of its own. There is no place for ``t3``: the
+    test multiplies the tokens by it after each layer.
+    """
+    golden = GoldenPart('raptor')
+    arch = dict(embed_dims=32, num_layers=5, num_heads=2, feedforward_channels=64)
+    model = make(arch=arch, phases=(3, 2), norm_cfg=dict(type='LN', eps=1e-5)).eval()
+    weights = golden.weights(model)
+    factors = []
+    for number, layer in enumerate(model.layers):
+        layer.ffn = SwiGLUFFN(32, 64, add_identity=False)
+        names = dict(ln1='norm1', ln2='norm2') | {'attn.proj': 'attn.out_proj', 'ffn.w12': 'mlp.0', 'ffn.w3': 'mlp.2'}
+        pairs = [(f'{own}.{kind}', f'{name}.{kind}') for own, name in names.items() for kind in ('weight', 'bias')]
+        pairs += [(f'attn.qkv.{kind}', f'attn.in_proj_{kind}') for kind in ('weight', 'bias')]
+        layer.load_state_dict({own: weights[f'blocks.{number}.{name}'] for own, name in pairs})
+    for i, (block, parts) in enumerate(zip(model.block_of_layer, model.layer_parts)):
+        depth, own = torch.tensor([i + 1.0]), {k.removeprefix(f'blocks.{block}.'): v for k, v in weights.items()}
+        hidden = nn.functional.silu(nn.functional.linear(depth, own['t_proj.0.weight'], own['t_proj.0.bias']))
+        t1, t2, t3 = (1 + nn.functional.linear(hidden, own['t_proj.2.weight'], own['t_proj.2.bias'])).chunk(3)
+        parts.scale1.weight.data.copy_(t1 * own['ls1.gamma'])
+        parts.scale2.weight.data.copy_(t2 * own['ls2.gamma'])
+        factors.append(t3)
+    x = golden.arrays['x'].requires_grad_()
+    y = x
+    for i, t3 in enumerate(factors):
+        y = model._layer(i, y, (7, 14)) * t3
+    golden.check('out', y, bar=2e-5)
+    (y * golden.arrays['w']).sum().backward()
+    golden.check('grad_x', x.grad, bar=2e-4)
 
 
 def test_a_shared_block_is_registered_once():

@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_img_size_loads_with_one_log_line(make_vik, mess
     assert {name: p.shape for name, p in target.named_parameters()} == shapes
     lines = [m for m in messages if 'resampled' in m]
     assert len(lines) == 1, messages
-    assert '5 global maps' in lines[0]
+    assert '5 token mixers' in lines[0]
     for name, parameter in target.named_parameters():
         if 'global_' not in name:
             assert torch.equal(parameter, source.get_parameter(name)), name

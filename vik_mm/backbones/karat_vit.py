@@ -3,6 +3,7 @@
 Shape letters: ``B`` images, ``C`` channels, ``H`` and ``W`` in pixels of the image, ``N`` tokens.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from .arguments import check_arch, check_at_least, check_frozen_stages, check_ou
 from .loading import PretrainedBackbone
 from .mixer_as_attention import MapMixer, is_mixer
 from .shared_blocks import LayerParts, assign_blocks, refuse_shared_batch_norm
+from .token_slimming import TokenSlimming, check_slimming, count_slimmed_tokens
 
 ARCHS = {
     name: dict(embed_dims=64 * heads, num_layers=12, num_heads=heads, feedforward_channels=256 * heads)
@@ -73,6 +75,10 @@ class ViTKArAt(PretrainedBackbone, VisionTransformer):
             counts blocks. None gives each layer its own block. Defaults to None.
         phases (Sequence[int], optional): How many layers each block serves, in the place of ``share_blocks``, such as
             ``(7, 5)``. Defaults to None.
+        slim_after (Sequence[int]): Layers that are followed by token slimming, for classification: the layers after
+            them have fewer tokens, which lie on no grid. It needs softmax attention. Defaults to ().
+        keep_ratio (float): Share of the patches at ``img_size`` that the first slimming leaves; each one more leaves
+            that share of the one before. Images of all sizes are slimmed to these numbers. Defaults to 0.5.
 
     Shape:
         - Input: ``[B, in_channels, H, W]``, sides at least ``patch_size``; what the patches leave over is padded.
@@ -84,7 +90,8 @@ class ViTKArAt(PretrainedBackbone, VisionTransformer):
 
     Source:
         arXiv 2503.10632; arXiv 2203.16527 (ViTDet) for windows and the pyramid; arXiv 2512.19941 (Raptor) for shared
-        blocks, where layer scales are in the place of its factors of depth.
+        blocks, where layer scales are in the place of its factors of depth; arXiv 2111.12624 (SiT) for token slimming,
+        without its distillation.
     """
 
     arch_settings = ARCHS
@@ -115,6 +122,8 @@ class ViTKArAt(PretrainedBackbone, VisionTransformer):
         init_cfg=None,
         share_blocks: int | None = None,
         phases: Sequence[int] | None = None,
+        slim_after: Sequence[int] = (),
+        keep_ratio: float = 0.5,
     ):
         arch = _check_arch(arch)
         block_of_layer = assign_blocks(arch['num_layers'], share_blocks, phases)
@@ -154,6 +163,9 @@ class ViTKArAt(PretrainedBackbone, VisionTransformer):
         self.block_of_layer = block_of_layer
         self.layer_parts = self._share_blocks() if share_blocks is not None or phases is not None else None
         self._build_attention(attn_cfg, window_size, set(global_indices), attn_drop_rate)
+        check_slimming(slim_after, attn_cfg, window_size, out_type, self.out_indices)
+        left = count_slimmed_tokens(slim_after, keep_ratio, self.num_layers, math.prod(self.patch_resolution))
+        self.slimming = nn.ModuleDict({str(i): TokenSlimming(self.embed_dims, count) for i, count in left.items()})
         if self.layer_parts is not None:
             refuse_shared_batch_norm(self.layers)
         if frozen_stages > 0:
@@ -244,6 +256,9 @@ class ViTKArAt(PretrainedBackbone, VisionTransformer):
                 x = self.ln1(x)
             if i in self.out_indices:
                 outs.append(self._format_output(x, grid))
+            if str(i) in self.slimming:
+                x = self._slim(i, x)
+                grid = (1, x.shape[1] - self.num_extra_tokens)
         return self.pyramid(outs[-1]) if self.pyramid is not None else tuple(outs)
 
     def _layer(self, i: int, x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -254,6 +269,10 @@ class ViTKArAt(PretrainedBackbone, VisionTransformer):
         own: Any = self.layer_parts[i]
         x = x + own.attn(block.attn(block.ln1(x), grid, self.operator))
         return x + own.ffn(block.ffn(block.ln2(x)))
+
+    def _slim(self, i: int, x: Tensor) -> Tensor:
+        prefix, tokens = x.tensor_split([self.num_extra_tokens], dim=1)
+        return torch.cat([prefix, self.slimming[str(i)](tokens)], dim=1)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Give a parameter's depth, for layer-wise learning-rate decay.
@@ -267,7 +286,7 @@ class ViTKArAt(PretrainedBackbone, VisionTransformer):
             shared block has the depth of its first layer.
         """
         name = param_name.removeprefix(prefix)
-        if param_name.startswith(prefix) and name.startswith(('layers.', 'layer_parts.')):
+        if param_name.startswith(prefix) and name.startswith(('layers.', 'layer_parts.', 'slimming.')):
             kind, number = name.split('.')[:2]
             layer = self.block_of_layer.index(int(number)) if kind == 'layers' else int(number)
             return layer + 1, self.num_layers + 2
@@ -279,6 +298,9 @@ class ViTKArAt(PretrainedBackbone, VisionTransformer):
             if block < self.frozen_stages:
                 parts.eval()
                 parts.requires_grad_(False)
+        for layer, slimming in self.slimming.items():
+            if self.block_of_layer[int(layer)] < self.frozen_stages:
+                slimming.requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'ViTKArAt':
         """Set training mode; frozen parts stay in evaluation mode."""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -118,39 +117,34 @@ class AgentAttention(TokenMixer):
 
     def _resize_tables(self, state_dict, prefix, *_):
         """Bring the tables of a checkpoint made for another native grid to this one."""
+        resized = []
         if self.follows_grid:
-            self._resize_agents(state_dict, prefix)
+            resized += self._resize_agents(state_dict, prefix)
         for name, dim in (('ah_bias', 3), ('aw_bias', 4), ('ha_bias', 2), ('wa_bias', 3)):
             table = state_dict.get(prefix + name)
             own = getattr(self, name)
             if table is not None and table.ndim == own.ndim and table.shape[dim] != own.shape[dim]:
                 state_dict[prefix + name] = _resize(table, dim, own.shape[dim])
-                print_log(
-                    f'{prefix}{name} of the checkpoint was resized from {table.shape[dim]} pixels to {own.shape[dim]}, '
-                    f'as the native grid is {tuple(self.grid_size)}',
-                    logger='current',
-                )
+                resized.append(f'{name} from {table.shape[dim]} pixels to {own.shape[dim]}')
+        if resized:
+            self.resampled_from = ', '.join(resized)
 
-    def _resize_agents(self, state_dict, prefix):
-        """Bring the tables of a checkpoint with another number of agents to this one's, as maps of agents."""
+    def _resize_agents(self, state_dict, prefix) -> list[str]:
+        """Bring the tables of a checkpoint with another number of agents to this one's, and say what was done."""
         axes = dict(an_bias=1, na_bias=1, ah_bias=2, aw_bias=2, ha_bias=4, wa_bias=4)
         found = {name: state_dict.get(prefix + name) for name in axes}
         if any(table is None or table.ndim != getattr(self, name).ndim for name, table in found.items()):
-            return  # load_state_dict says what is missing
+            return []  # load_state_dict says what is missing
         theirs = found['an_bias'].shape[1]
         if theirs == self.agents or math.isqrt(theirs) ** 2 != theirs:
-            return
+            return []
         for name, dim in axes.items():
             moved = found[name].movedim(dim, -1)
             maps = moved.reshape(1, -1, math.isqrt(theirs), math.isqrt(theirs))
             side = math.isqrt(self.agents)
             resized = F.interpolate(maps, (side, side), mode='bilinear', align_corners=False)
             state_dict[prefix + name] = resized.view(*moved.shape[:-1], self.agents).movedim(-1, dim)
-        print_log(
-            f'{prefix}*_bias of the checkpoint were resized from {theirs} agents to {self.agents}, as agents=None '
-            f'follows the native grid, {tuple(self.grid_size)}',
-            logger='current',
-        )
+        return [f'the biases from {theirs} agents to {self.agents}']
 
 
 def _resize(table: Tensor, dim: int, length: int) -> Tensor:

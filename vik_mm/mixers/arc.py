@@ -14,6 +14,7 @@ from vik_mm.errors import BadInputError
 from vik_mm.ops import is_traced
 
 from .base import TokenMixer
+from .convolutions import check_divides, check_odd
 
 
 class Router(nn.Module):
@@ -103,10 +104,8 @@ class AdaptiveRotatedConv(TokenMixer):
         groups = embed_dims if groups is None else groups
         if num_kernels < 1:
             raise BadInputError(f'num_kernels={num_kernels} must be at least 1')
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise BadInputError(f'kernel_size={kernel_size} must be a positive odd number')
-        if groups < 1 or embed_dims % groups:
-            raise BadInputError(f'groups={groups} must divide the {embed_dims} channels')
+        check_odd('kernel_size', kernel_size)
+        check_divides('groups', groups, embed_dims)
         if not 0 <= drop_rate < 1:
             raise BadInputError(f'drop_rate={drop_rate} must be in [0, 1)')
         if not 0 <= max_angle <= 180:

@@ -5,6 +5,8 @@ from torch import nn
 
 from vik_mm.parts import build_part
 
+from .resampled import log_resampled_mixers
+
 
 class TokenMixer(BaseModule):
     """Base of the token mixers: mixes the pixels of a map and keeps its shape.
@@ -19,19 +21,25 @@ class TokenMixer(BaseModule):
         init_cfg (dict, optional): Initialization config of MMEngine. Defaults to None.
 
     Attributes:
-        resampled_from (tuple[int, int], optional): The grid that a checkpoint was made for, where loading it resampled
-            the mixer's weights to ``grid_size``; :func:`vik_mm.mixers.log_resampled_mixers` reads it.
+        resampled_from (str, optional): What loading a checkpoint resampled, from which size to which, such as
+            'rel_bias from a grid of (7, 7) to (14, 14)'; :func:`vik_mm.mixers.log_resampled_mixers` reads it.
 
     Shape:
         - Input and output: ``[B, C, H, W]``.
     """
 
-    resampled_from: tuple[int, int] | None = None
+    resampled_from: str | None = None
 
     def __init__(self, embed_dims: int, grid_size: tuple[int, int], init_cfg=None):
         super().__init__(init_cfg=init_cfg)
         self.embed_dims = embed_dims
         self.grid_size = grid_size
+
+    def load_state_dict(self, *args, **kwargs):
+        """Load a mixer's own state dict, and log what was resampled; a backbone logs it for all of its mixers."""
+        result = super().load_state_dict(*args, **kwargs)
+        log_resampled_mixers(self)
+        return result
 
 
 def build_token_mixer(cfg: dict, embed_dims: int, grid_size: tuple[int, int]) -> nn.Module:

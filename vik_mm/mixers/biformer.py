@@ -17,6 +17,7 @@ from vik_mm.ops import crop_map, is_traced
 from vik_mm.ops.backends import compute_dtype, without_autocast
 
 from .base import TokenMixer
+from .convolutions import check_odd
 from .heads import check_pairs, count_heads, join_heads, split_heads
 
 
@@ -77,8 +78,7 @@ class BiLevelRoutingAttention(TokenMixer):
             raise BadInputError(f'topk={topk} must be at least 1, or None for the regions of about 64 pixels')
         if region not in ('size', 'count'):
             raise BadInputError(f"region={region!r} is unknown; choose 'size' or 'count'")
-        if local_kernel < 1 or local_kernel % 2 == 0:
-            raise BadInputError(f'local_kernel={local_kernel} must be a positive odd number')
+        check_odd('local_kernel', local_kernel)
         self.num_heads = count_heads(embed_dims, head_dims)
         self.num_regions, self.region, self.max_tokens = num_regions, region, max_tokens
         rows, columns = self.region_size(grid_size)

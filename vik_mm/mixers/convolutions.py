@@ -1,7 +1,9 @@
-"""Convolutions as several papers have them, with their start values."""
+"""Convolutions and linear maps as several papers have them: their start values, and what their options may be."""
 
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
+
+from vik_mm.errors import BadInputError
 
 
 def pointwise(in_dims: int, out_dims: int, bias: bool = True) -> nn.Conv2d:
@@ -16,9 +18,21 @@ def pointwise(in_dims: int, out_dims: int, bias: bool = True) -> nn.Conv2d:
         nn.Conv2d: The layer; its weights are of a truncated normal distribution of standard deviation 0.02.
     """
     conv = nn.Conv2d(in_dims, out_dims, 1, bias=bias)
-    nn.init.trunc_normal_(conv.weight, std=0.02)
-    zero_bias(conv)
+    truncate_start_values(conv)
     return conv
+
+
+def truncate_start_values(*modules: nn.Module) -> None:
+    """Set all convolutions and linear maps to a truncated normal distribution of 0.02, their biases to 0.
+
+    Args:
+        modules (nn.Module): Layers, or what holds them, changed in place.
+    """
+    for module in modules:
+        for layer in module.modules():
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                zero_bias(layer)
 
 
 def zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
@@ -29,6 +43,36 @@ def zero_bias(layer: nn.Conv2d | nn.Linear) -> None:
     """
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+def check_odd(name: str, value: int) -> None:
+    """Refuse sides of windows and kernels that have no middle pixel.
+
+    Args:
+        name (str): Of the option, for the message.
+        value (int): In pixels.
+
+    Raises:
+        BadInputError: If it is no positive odd integer.
+    """
+    if not isinstance(value, int) or value < 1 or value % 2 == 0:
+        raise BadInputError(f'{name}={value!r} must be a positive odd number')
+
+
+def check_divides(name: str, value: int, count: int, things: str = 'channels') -> None:
+    """Refuse a number of groups that does not divide what it groups.
+
+    Args:
+        name (str): Of the option, for the message.
+        value (int): Its value.
+        count (int): How many things are grouped.
+        things (str): What they are. Defaults to 'channels'.
+
+    Raises:
+        BadInputError: If it is no positive integer that divides ``count``.
+    """
+    if not isinstance(value, int) or value < 1 or count % value:
+        raise BadInputError(f'{name}={value!r} must divide the {count} {things}')
 
 
 class ConvNorm(nn.Module):

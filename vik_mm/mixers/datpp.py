@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmpretrain.models.utils import LayerNorm2d
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
+from .convolutions import check_divides, check_odd
 from .heads import check_pairs, count_heads, join_heads, split_heads
 
 
@@ -81,16 +81,14 @@ class DeformableAttention(TokenMixer):
         heads = count_heads(embed_dims, head_dims)
         if num_groups is None:
             num_groups = max((g for g in range(1, heads // 2 + 1) if heads % g == 0), default=1)
-        if num_groups < 1 or heads % num_groups:
-            raise BadInputError(f'num_groups={num_groups} must divide the {heads} heads')
+        check_divides('num_groups', num_groups, heads, 'heads')
         if stride is None:
             stride = 2 ** max(0, (min(grid_size) // 7).bit_length() - 1)
         if stride < 1:
             raise BadInputError(f'stride={stride} must be at least 1')
         if offset_kernel is None:
             offset_kernel = 2 * (stride.bit_length() - 1) + 3
-        if offset_kernel < 1 or offset_kernel % 2 == 0:
-            raise BadInputError(f'offset_kernel={offset_kernel} must be a positive odd number')
+        check_odd('offset_kernel', offset_kernel)
         if offset_range is not None and not offset_range >= 0:
             raise BadInputError(f'offset_range={offset_range} must be 0 or more, or None for any distance')
         self.num_heads, self.num_groups, self.stride = heads, num_groups, stride
@@ -167,11 +165,7 @@ class DeformableAttention(TokenMixer):
             state_dict[prefix + name] = value
             resampled.append(f'{name} from {tuple(found.shape[-2:])} to {tuple(own.shape[-2:])}')
         if resampled:
-            print_log(
-                f'{prefix.rstrip(".") or type(self).__name__} of the checkpoint is of another native grid than '
-                f'{tuple(self.grid_size)} here; it was resampled: {", ".join(resampled)}',
-                logger='current',
-            )
+            self.resampled_from = ', '.join(resampled)
 
 
 def _sample(maps: Tensor, points: Tensor) -> Tensor:

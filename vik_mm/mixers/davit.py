@@ -15,7 +15,7 @@ from vik_mm.errors import BadInputError
 from vik_mm.ops.backends import compute_dtype, without_autocast
 
 from .base import TokenMixer
-from .convolutions import zero_bias
+from .convolutions import truncate_start_values, zero_bias
 from .heads import count_heads
 from .windows import WindowAttention, check_window_size
 
@@ -68,9 +68,7 @@ class ChannelAttention(nn.Module):
         self.num_groups, self.scale = num_groups, scale
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
-        for layer in (self.qkv, self.proj):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        truncate_start_values(self.qkv, self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from vik_mm.errors import BadInputError
-from vik_mm.ops import crop_map, pad_to_multiple
+from vik_mm.ops import crop_map
 
 from .base import TokenMixer
-from .convolutions import ConvNorm
+from .convolutions import ConvNorm, check_divides
+from .windows import fill_up, merge_windows, split_windows
 
 
 @MODELS.register_module()
@@ -78,8 +78,7 @@ class CascadedGroupAttention(TokenMixer):
         init_cfg=None,
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
-        if num_heads < 1 or embed_dims % num_heads:
-            raise BadInputError(f'num_heads={num_heads} must divide the {embed_dims} channels')
+        check_divides('num_heads', num_heads, embed_dims)
         if len(kernel_sizes) < num_heads or any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             raise BadInputError(f'kernel_sizes={kernel_sizes} must be odd numbers, one for each of {num_heads} heads')
         if window_size < 1 or qk_dims < 1:
@@ -104,12 +103,11 @@ class CascadedGroupAttention(TokenMixer):
         """Mix ``[B, C, H, W]``."""
         height, width = x.shape[2:]
         side = self.window_size
-        padded = pad_to_multiple(x, side)
-        down, across = padded.shape[2] // side, padded.shape[3] // side
-        windows = padded.reshape(-1, self.embed_dims, down, side, across, side).permute(0, 2, 4, 1, 3, 5)
-        y = self._attend(windows.flatten(0, 2), self._padding_mask(x, down, across) if self.mask_padding else None)
-        y = y.unflatten(0, (-1, down, across)).permute(0, 3, 1, 4, 2, 5)
-        return crop_map(y.reshape(-1, self.embed_dims, down * side, across * side), height, width)
+        filled, inside = fill_up(x.permute(0, 2, 3, 1), (side, side))
+        windows = split_windows(filled, (side, side))  # [B, I, J, w, w, C]
+        y = self._attend(windows.flatten(0, 2).permute(0, 3, 1, 2), self._padding_mask(inside))
+        y = merge_windows(y.permute(0, 2, 3, 1).reshape(windows.shape))
+        return crop_map(y, height, width, dim=1).permute(0, 3, 1, 2)
 
     def _attend(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """Attend within windows ``[B', C, w, w]``; ``mask`` ``[B' / B, 1, w * w]`` is added to the scores."""
@@ -125,13 +123,13 @@ class CascadedGroupAttention(TokenMixer):
             outs.append((v.flatten(2) @ scores.softmax(2).to(v.dtype).transpose(1, 2)).view_as(v))
         return self.proj(F.relu(torch.cat(outs, dim=1)))
 
-    def _padding_mask(self, x: Tensor, down: int, across: int) -> Tensor:
-        """Give 0 for pixels of the map and -inf for padding, ``[down * across, 1, w * w]``."""
+    def _padding_mask(self, inside: Tensor | None) -> Tensor | None:
+        """Give 0 for pixels of the map and -inf for padding, ``[H', W'] -> [B' / B, 1, w * w]``; None hides none."""
+        if inside is None or not self.mask_padding:
+            return None
         side = self.window_size
-        rows = (torch.arange(down * side, device=x.device) < x.shape[2]).view(down, 1, side, 1)
-        columns = (torch.arange(across * side, device=x.device) < x.shape[3]).view(1, across, 1, side)
-        inside = (rows & columns).flatten(0, 1).flatten(1)[:, None]
-        return torch.zeros(inside.shape, device=x.device).masked_fill(~inside, float('-inf'))
+        keys = split_windows(inside[None, ..., None], (side, side)).flatten(3).flatten(0, 2)[:, None]
+        return torch.zeros(keys.shape, device=keys.device).masked_fill(~keys, float('-inf'))
 
     def _resize_bias(self, state_dict, prefix, *_):
         """Bring the bias of a checkpoint with windows of another size to this one's."""
@@ -143,7 +141,4 @@ class CascadedGroupAttention(TokenMixer):
         if old**2 == bias.shape[1]:
             resized = F.interpolate(bias.view(1, -1, old, old), (side, side), mode='bilinear', align_corners=True)
             state_dict[prefix + 'position_bias'] = resized.view(-1, side**2)
-            print_log(
-                f'{prefix}position_bias of the checkpoint was resized from windows of {old} pixels to {side}',
-                logger='current',
-            )
+            self.resampled_from = f'position_bias from windows of {old} pixels to {side}'

@@ -13,6 +13,7 @@ from vik_mm.errors import BadInputError
 from vik_mm.ops.backends import compute_dtype
 
 from .base import TokenMixer
+from .convolutions import check_divides
 
 EPS = 1e-8
 AXES = ('spatial', 'channel')
@@ -87,8 +88,8 @@ class GaussianAdaptiveAttention(TokenMixer):
             return
         if num_gaussians < 1:
             raise BadInputError(f'num_gaussians={num_gaussians} must be at least 1')
-        if axis == 'spatial' and (num_heads < 1 or embed_dims % num_heads):
-            raise BadInputError(f'num_heads={num_heads} must divide the {embed_dims} channels')
+        if axis == 'spatial':
+            check_divides('num_heads', num_heads, embed_dims)
         if axis == 'channel' and not 1 <= num_heads <= embed_dims // 2:
             raise BadInputError(
                 f'num_heads={num_heads} leaves heads less than two of the {embed_dims} channels, and one channel has '

@@ -12,7 +12,7 @@ from vik_mm.errors import BadInputError
 from vik_mm.ops.backends import compute_dtype, without_autocast
 
 from .base import TokenMixer
-from .convolutions import zero_bias
+from .convolutions import truncate_start_values
 from .davit import ConvPosition, DualAttentionBlock
 from .heads import count_heads
 from .windows import WindowAttention, check_window_size
@@ -128,7 +128,7 @@ class L2ViTGlobalAttention(TokenMixer):
         self.attn = LinearGlobalAttention(embed_dims, count_heads(embed_dims, head_dims), min_denominator)
         self.norm3 = LayerNorm2d(embed_dims, eps=1e-5)
         self.local_mp = LocalConcentration(embed_dims, norm_cfg)
-        _truncate_start_values(self)
+        truncate_start_values(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""
@@ -176,16 +176,8 @@ class L2ViTWindowAttention(TokenMixer):
         self.window_size = window_size
         attention = WindowAttention(embed_dims, count_heads(embed_dims, head_dims), window_size)
         self.block = DualAttentionBlock(embed_dims, attention)
-        _truncate_start_values(self)
+        truncate_start_values(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""
         return self.block(x) - x
-
-
-def _truncate_start_values(module: nn.Module) -> None:
-    """Set all convolutions and linear maps to truncated normal of 0.02, their biases to 0."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            zero_bias(layer)

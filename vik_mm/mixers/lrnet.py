@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
+from .convolutions import check_divides, check_odd
 from .shifts import shifted_sum
 
 SIMILARITIES = {
@@ -70,10 +71,8 @@ class LocalRelation(TokenMixer):
         init_cfg=None,
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
-        if window_size < 1 or window_size % 2 == 0:
-            raise BadInputError(f'window_size={window_size} must be a positive odd number')
-        if channels_per_group < 1 or embed_dims % channels_per_group:
-            raise BadInputError(f'channels_per_group={channels_per_group} must divide the {embed_dims} channels')
+        check_odd('window_size', window_size)
+        check_divides('channels_per_group', channels_per_group, embed_dims)
         if similarity not in SIMILARITIES:
             raise BadInputError(f'similarity={similarity!r} is unknown; choose one of {list(SIMILARITIES)}')
         if prior not in ('mlp', 'table'):

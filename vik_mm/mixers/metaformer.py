@@ -3,9 +3,8 @@
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from vik_mm.errors import BadInputError
-
 from .base import TokenMixer
+from .convolutions import check_odd
 
 
 @MODELS.register_module()
@@ -30,8 +29,7 @@ class Pooling(TokenMixer):
 
     def __init__(self, embed_dims: int, grid_size: tuple[int, int], pool_size: int = 3, init_cfg=None):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
-        if pool_size < 1 or pool_size % 2 == 0:
-            raise BadInputError(f'pool_size={pool_size} must be a positive odd number')
+        check_odd('pool_size', pool_size)
         self.pool = nn.AvgPool2d(pool_size, stride=1, padding=pool_size // 2, count_include_pad=False)
 
     def forward(self, x: Tensor) -> Tensor:

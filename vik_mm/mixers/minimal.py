@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
-from .convolutions import pointwise
+from .convolutions import check_divides, pointwise
 from .heads import check_pairs, join_heads, split_heads
 
 SIMILARITIES = ('full', 'shared', 'cholesky', 'mirrored')
@@ -67,8 +67,7 @@ class MinimalAttention(TokenMixer):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
         if similarity not in SIMILARITIES:
             raise BadInputError(f'similarity={similarity!r} is unknown; choose one of {SIMILARITIES}')
-        if num_heads < 1 or embed_dims % num_heads:
-            raise BadInputError(f'num_heads={num_heads} must divide the {embed_dims} channels')
+        check_divides('num_heads', num_heads, embed_dims)
         if num_heads > 1 and not (similarity == 'shared' and value):
             raise BadInputError(
                 f"num_heads={num_heads} needs similarity='shared' and value=True: with a {similarity!r} matrix for "

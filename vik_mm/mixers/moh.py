@@ -17,7 +17,7 @@ from vik_mm.ops import average_to_grid, is_traced
 from vik_mm.ops.backends import compute_dtype
 
 from .base import TokenMixer
-from .convolutions import pointwise, zero_bias
+from .convolutions import pointwise, truncate_start_values, zero_bias
 from .head_gates import HeadGates
 from .heads import check_pairs, count_heads, join_heads, split_heads
 
@@ -109,10 +109,7 @@ class MixtureOfHeadAttention(TokenMixer):
         self.cpb = nn.Sequential(nn.Linear(2, BIAS_DIMS), nn.ReLU(), nn.Linear(BIAS_DIMS, heads))
         self.proj = pointwise(embed_dims, embed_dims)
         nn.init.trunc_normal_(self.query_embedding, std=0.02)
-        for layer in self.cpb:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+        truncate_start_values(self.cpb)
         if self.sr_ratio == 1:
             self.qkv = pointwise(embed_dims, 3 * embed_dims, bias=qkv_bias)
         else:

@@ -135,7 +135,7 @@ class MultiPatchRBFKAN(TokenMixer):
         if maps[0].shape[0] != _effective_rank(self.rank, old_grid) or maps[1].shape != (*old_grid, maps[0].shape[0]):
             return  # another rank, not another size: load_state_dict says so
         state_dict.update(zip(names, resample_global_maps(maps[0], maps[1], self.grid_size, self.rank)))
-        self.resampled_from = old_grid
+        self.resampled_from = f'the global map from a grid of {old_grid} to {tuple(self.grid_size)}'
 
 
 def _apply_to_vectors(layers: nn.Sequential, x: Tensor) -> Tensor:

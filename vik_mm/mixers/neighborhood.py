@@ -16,6 +16,7 @@ from vik_mm.errors import BadInputError
 from vik_mm.ops import is_traced
 
 from .base import TokenMixer
+from .convolutions import truncate_start_values
 from .heads import count_heads
 from .neighborhood_tiles import AxisTiles
 
@@ -88,10 +89,7 @@ class NeighborhoodAttention(TokenMixer):
         if rel_pos_bias:
             self.bias = nn.Parameter(torch.empty(self.num_heads, *(2 * k - 1 for k in self.kernel_size)))
             nn.init.trunc_normal_(self.bias, std=0.02)
-        for linear in (self.qkv, self.proj):
-            nn.init.trunc_normal_(linear.weight, std=0.02)
-            if linear.bias is not None:
-                nn.init.zeros_(linear.bias)
+        truncate_start_values(self.qkv, self.proj)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from vik_mm.ops import is_exported, is_traced
 from vik_mm.ops.backends import compute_dtype, without_autocast
 
 from .base import TokenMixer
+from .convolutions import truncate_start_values
 from .heads import check_pairs, count_heads
 from .windows import relative_bias
 
@@ -86,9 +86,7 @@ class NPRFAttention(TokenMixer):
         self.register_buffer('features', torch.randn(self.num_heads, num_features, head_dims))
         self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
         self.proj = nn.Linear(embed_dims, embed_dims)
-        for layer in (self.qkv, self.proj):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        truncate_start_values(self.qkv, self.proj)
         self._register_load_state_dict_pre_hook(self._resize_loaded_bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,10 +149,7 @@ class NPRFAttention(TokenMixer):
             return  # other heads, or no table of offsets: load_state_dict says so
         state_dict[prefix + 'rel_bias'] = resize_offsets(found, self.grid_size)
         old = tuple((count + 1) // 2 for count in found.shape[1:])
-        print_log(
-            f'{prefix}rel_bias of the checkpoint was resized from a grid of {old} to {tuple(self.grid_size)}',
-            logger='current',
-        )
+        self.resampled_from = f'rel_bias from a grid of {old} to {tuple(self.grid_size)}'
 
 
 def resize_offsets(table: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,9 +1,7 @@
-"""One line in the log for all mixers whose weights a checkpoint has for another grid."""
+"""One line in the log for all mixers whose weights a checkpoint has in another size."""
 
 from mmengine.logging import print_log
 from torch import nn
-
-from .base import TokenMixer
 
 
 def log_resampled_mixers(model: nn.Module, _=None) -> None:
@@ -15,13 +13,12 @@ def log_resampled_mixers(model: nn.Module, _=None) -> None:
         model (nn.Module): What holds the mixers.
         _ (Any): Missing and unexpected keys, which PyTorch hands to such hooks.
     """
-    mixers = [m for m in model.modules() if isinstance(m, TokenMixer) and m.resampled_from is not None]
+    mixers = [m for m in model.modules() if getattr(m, 'resampled_from', None) is not None]
     if not mixers:
         return
-    first = mixers[0]
+    number = '1 token mixer was' if len(mixers) == 1 else f'{len(mixers)} token mixers were'
     print_log(
-        f'the checkpoint is of another image size: {len(mixers)} global maps were resampled, the first one from a grid '
-        f'of {first.resampled_from} to {tuple(first.grid_size)}',
+        f'the checkpoint is of another image size: {number} resampled, the first one: {mixers[0].resampled_from}',
         logger='current',
     )
     for mixer in mixers:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
+from .convolutions import truncate_start_values
 from .metaformer import Identity
 
 
@@ -39,8 +40,7 @@ class RIFormerAffine(TokenMixer):
     def __init__(self, embed_dims: int, grid_size: tuple[int, int], init_cfg=None):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
         self.affine = Affine(embed_dims)
-        nn.init.trunc_normal_(self.affine.affine.weight, std=0.02)
-        nn.init.zeros_(self.affine.affine.bias)
+        truncate_start_values(self.affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, C, H, W]``."""

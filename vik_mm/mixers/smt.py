@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 
 from .base import TokenMixer
-from .convolutions import zero_bias
+from .convolutions import check_divides, zero_bias
 from .heads import check_pairs, count_heads
 
 
@@ -71,8 +71,7 @@ class ScaleAwareModulation(TokenMixer):
         init_cfg=None,
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
-        if num_scales < 1 or embed_dims % num_scales:
-            raise BadInputError(f'num_scales={num_scales} must divide the {embed_dims} channels of each stage')
+        check_divides('num_scales', num_scales, embed_dims, 'channels of each stage')
         if not isinstance(expand_ratio, int) or expand_ratio < 1:
             raise BadInputError(f'expand_ratio={expand_ratio!r} must be an integer of at least 1')
         self.num_scales = num_scales

@@ -8,10 +8,8 @@ from mmpretrain.models.utils import build_norm_layer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from vik_mm.errors import BadInputError
-
 from .base import TokenMixer
-from .convolutions import zero_bias
+from .convolutions import check_divides, truncate_start_values
 
 
 @MODELS.register_module()
@@ -67,16 +65,13 @@ class SubspaceAttention(TokenMixer):
         init_cfg=None,
     ):
         super().__init__(embed_dims, grid_size, init_cfg=init_cfg)
-        if num_subspaces < 1 or embed_dims % num_subspaces:
-            raise BadInputError(f'num_subspaces={num_subspaces} must divide the {embed_dims} channels')
+        check_divides('num_subspaces', num_subspaces, embed_dims)
         self.num_subspaces, self.residual, self.rescale = num_subspaces, residual, rescale
         self.depthwise = nn.Conv2d(embed_dims, embed_dims, 1, groups=embed_dims)
         self.depthwise_norm = build_norm_layer(norm_cfg, embed_dims)
         self.pointwise = nn.Conv2d(embed_dims, num_subspaces, 1, groups=num_subspaces)
         self.pointwise_norm = build_norm_layer(norm_cfg, num_subspaces)
-        for conv in (self.depthwise, self.pointwise):
-            nn.init.trunc_normal_(conv.weight, std=0.02)
-            zero_bias(conv)
+        truncate_start_values(self.depthwise, self.pointwise)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``[B, C, H, W]``."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from vik_mm.errors import BadInputError
 from vik_mm.ops import crop_map, is_traced
 
+from .convolutions import truncate_start_values
+
 
 class WindowAttention(nn.Module):
     """Multi-head softmax attention among the pixels of each group.
@@ -54,9 +56,7 @@ class WindowAttention(nn.Module):
 
     def reset_parameters(self) -> None:
         """Set the start values: truncated normal of 0.02, biases of projections zero."""
-        for layer in (self.qkv, self.proj):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
+        truncate_start_values(self.qkv, self.proj)
         if self.position_bias is not None:
             nn.init.trunc_normal_(self.position_bias, std=0.02)
 
@@ -64,7 +64,7 @@ class WindowAttention(nn.Module):
         """Mix ``[B, C, H, W]``."""
         batch, _, height, width = x.shape
         side = self._group_side(height, width)
-        x, inside = _fill_up(x.permute(0, 2, 3, 1), side)
+        x, inside = fill_up(x.permute(0, 2, 3, 1), side)
         groups = split_windows(x, side, self.spread)  # [B, I, J, S, T, C]
         qkv = self.qkv(groups.flatten(3, 4).flatten(0, 2)).unflatten(2, (3, self.num_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # [B I J, h, S T, d]
@@ -155,8 +155,12 @@ def relative_bias(table: Tensor, side: Sequence[int]) -> Tensor:
     return bias.flatten(3, 4).flatten(1, 2)
 
 
-def _fill_up(x: Tensor, side: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-    """Zero-pad ``[B, H, W, K]`` right and below to multiples of ``side``.
+def fill_up(x: Tensor, side: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+    """Zero-pad a map right and below, so that windows of ``side`` cover it.
+
+    Args:
+        x (Tensor): ``[B, H, W, K]``.
+        side (tuple[int, int]): Rows and columns of a window.
 
     Returns:
         tuple[Tensor, Tensor | None]: ``[B, H', W', K]``, and ``[H', W']``, true on the map; None without padding.

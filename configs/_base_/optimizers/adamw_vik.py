@@ -11,12 +11,12 @@ optim_wrapper = dict(
             '.numerator': dict(decay_mult=0.0),
             '.denominator': dict(decay_mult=0.0),
             '.bias_table': dict(decay_mult=0.0),  # DAT++
-            '.position_bias': dict(decay_mult=0.0),  # EfficientViT, MaxViT
+            '.position_bias': dict(decay_mult=0.0),  # EfficientViT; MaxViT's has this name too
             'token_mixer.bias': dict(decay_mult=0.0),  # NAT
             '.query_embedding': dict(decay_mult=0.0),  # MoH, and the next three
             '.local_bias': dict(decay_mult=0.0),
             '.cpb.': dict(decay_mult=0.0),
-            '.temperature': dict(decay_mult=0.0),
+            '.temperature': dict(decay_mult=0.0),  # L2ViT's has this name too
         },
     ),
 )
