@@ -17,8 +17,8 @@ KIND = dict(comparison='step', instruction_set='AVX2', cores='2', threads='2', d
 @pytest.fixture
 def bench(load_tool, root, monkeypatch):
     monkeypatch.syspath_prepend(root / 'benchmarks')  # where a script finds its neighbours
-    monkeypatch.setattr(torch._dynamo.config, 'recompile_limit', torch._dynamo.config.recompile_limit)
-    return load_tool('../benchmarks/bench.py')
+    with torch._dynamo.config.patch(recompile_limit=8):  # what the script sets ends with the test
+        yield load_tool('../benchmarks/bench.py')
 
 
 @pytest.fixture

@@ -265,7 +265,8 @@ class TestCompileHook:
         with pytest.raises(BadInputError, match='compile.*install g'):
             CompileHook().before_run(self.runner(model))
 
-    def test_the_graph_of_a_model_that_several_processes_train_is_not_cut(self, monkeypatch, tmp_path, make_vik):
+    @torch._dynamo.config.patch(optimize_ddp=True)  # what the hook sets ends with the test
+    def test_the_graph_of_a_model_that_several_processes_train_is_not_cut(self, tmp_path, make_vik):
         """PyTorch would cut it where a bucket of gradients is full, and fail where a number crosses the cut."""
         graphs = []
 
@@ -273,9 +274,6 @@ class TestCompileHook:
             graphs.append(graph)
             return graph.forward
 
-        # What the hook sets ends with the test.
-        monkeypatch.setattr(torch._dynamo.config, 'optimize_ddp', True)
-        monkeypatch.setattr(torch.fx.experimental._config, 'use_duck_shape', True)
         model = torch.nn.Module()
         model.backbone = make_vik(arch=dict(depths=(1, 1), embed_dims=(32, 192)), img_size=64, out_indices=(1,))
         model.forward = lambda x: model.backbone(x)[-1].mean()
