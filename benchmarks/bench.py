@@ -14,7 +14,7 @@ from vik_mm_cli.errors import BadInputError, end_on_user_errors
 
 HERE = Path(__file__).parent
 SUITES = ('operator', 'release', 'scaling', 'bars', 'peers', 'trainers', 'karat', 'downstream')  # as in cases.py
-TINY = ('operator', 'trainers', 'downstream')  # have a form for machines without a GPU, in which nothing is large
+TINY = ('operator', 'scaling', 'bars', 'trainers', 'downstream')  # have a form in which nothing is large
 
 
 def parse_args(argv=None):
@@ -32,6 +32,8 @@ def parse_args(argv=None):
 
 def run(args):
     """Measure the comparisons of a suite in turn."""
+    if args.tiny and args.suite not in TINY:
+        raise BadInputError(f'{args.suite} has no tiny form; these have one: {", ".join(TINY)}')
     import measure
     import torch
     from cases import SUITES as comparisons_of

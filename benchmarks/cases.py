@@ -207,9 +207,9 @@ def peer_comparisons():
         yield Comparison(name, contenders, images=batch, rounds=rounds[size], small=False)
 
 
-def scaling_comparisons():
+def scaling_comparisons(tiny=False):
     """One image of growing size: against the floor, PoolFormer-S12, which has ViK-S's macro design."""
-    for size, rounds in ((224, 31), (448, 15), (896, 9), (1792, 5)):
+    for size, rounds in ((224, 2),) if tiny else ((224, 31), (448, 15), (896, 9), (1792, 5)):
         contenders = {'PoolFormer-S12': timm_model('poolformer_s12', INFERENCE, 1, size)}
         contenders['ViK-S'] = ours('small', INFERENCE, 1, size)
         contenders['ViK-S, release'] = release('small', INFERENCE, 1, size)
@@ -217,12 +217,15 @@ def scaling_comparisons():
         yield Comparison(name, contenders, images=1, rounds=rounds, small=size < 896, memory=False)
 
 
-def bar_comparisons():
+def bar_comparisons(tiny=False):
     """Overhead above the floor: of the three medians, (ViK-S - PoolFormer-S12) / (release - PoolFormer-S12)."""
+    batch = 1 if tiny else 8
     for mode in (INFERENCE, TRAINING):
-        contenders = {'PoolFormer-S12': timm_model('poolformer_s12', mode, 8, 224)}
-        contenders |= {'ViK-S': ours('small', mode, 8, 224), 'ViK-S, release': release('small', mode, 8, 224)}
-        yield Comparison(f'overhead, {mode} 8x3x224x224', contenders, images=8, rounds=15, memory=False)
+        contenders = {'PoolFormer-S12': timm_model('poolformer_s12', mode, batch, 224)}
+        contenders |= {'ViK-S': ours('small', mode, batch, 224), 'ViK-S, release': release('small', mode, batch, 224)}
+        yield Comparison(
+            f'overhead, {mode} {batch}x3x224x224', contenders, images=batch, rounds=2 if tiny else 15, memory=False
+        )
 
 
 TRAINERS = ('PoolFormer-S12', 'DeiT-Small', 'Swin-T')

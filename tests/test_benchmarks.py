@@ -5,12 +5,20 @@ import json
 import sys
 
 import pytest
+import torch
 
 ROWS = [
     dict(contender='release', speedup='1', speedup_p25='1', speedup_p75='1', median_ms='50', p25_ms='48', p75_ms='52'),
     dict(contender='ViK', speedup='2', speedup_p25='1.9', speedup_p75='2.1', median_ms='25', p25_ms='24', p75_ms='26'),
 ]
 KIND = dict(comparison='step', instruction_set='AVX2', cores='2', threads='2', dtype='float32', commit='abc')
+
+
+@pytest.fixture
+def bench(load_tool, root, monkeypatch):
+    monkeypatch.syspath_prepend(root / 'benchmarks')  # where a script finds its neighbours
+    with torch._dynamo.config.patch(recompile_limit=8):  # what the script sets ends with the test
+        yield load_tool('../benchmarks/bench.py')
 
 
 @pytest.fixture
@@ -127,6 +135,20 @@ def test_the_operator_piece_runs_on_a_cpu_and_gives_shares_of_the_limit(gpu, tmp
         assert row['instruction_set']
         assert int(row['cores']) > 0
     assert '## operator-fp32' in (tmp_path / 'summary.md').read_text()
+
+
+@pytest.mark.parametrize('suite', ['bars', 'scaling'])
+def test_the_tiny_form_of_a_suite_runs_and_its_rows_say_the_instruction_set(bench, suite, tmp_path):
+    bench.run(bench.parse_args([suite, '--tiny', '--rounds', '1', '--out', str(tmp_path / 'rows.csv')]))
+    with (tmp_path / 'rows.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row['contender'] for row in rows} == {'PoolFormer-S12', 'ViK-S', 'ViK-S, release'}
+    assert all(row['instruction_set'] and int(row['cores']) > 0 for row in rows)
+
+
+def test_a_suite_without_a_tiny_form_says_which_have_one(bench):
+    with pytest.raises(bench.BadInputError, match='peers has no tiny form.*scaling'):
+        bench.run(bench.parse_args(['peers', '--tiny']))
 
 
 @pytest.mark.slow

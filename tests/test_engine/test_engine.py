@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import OPTIM_WRAPPERS
 
 from vik_mm.checkpoints import check_checkpoint_file, read_checkpoint, unwrap_state_dict
@@ -272,6 +273,29 @@ class TestCompileHook:
         model.backbone = make_vik(arch=dict(depths=(1,), embed_dims=(8,)), out_indices=(0,))
         with pytest.raises(BadInputError, match='compile.*install g'):
             CompileHook().before_run(self.runner(model))
+
+    @torch._dynamo.config.patch(optimize_ddp=True)  # what the hook sets ends with the test
+    def test_the_graph_of_a_model_that_several_processes_train_is_not_cut(self, tmp_path, make_vik):
+        """PyTorch would cut it where a bucket of gradients is full, and fail where a number crosses the cut."""
+        graphs = []
+
+        def backend(graph, inputs):
+            graphs.append(graph)
+            return graph.forward
+
+        model = torch.nn.Module()
+        model.backbone = make_vik(arch=dict(depths=(1, 1), embed_dims=(32, 192)), img_size=64, out_indices=(1,))
+        model.forward = lambda x: model.backbone(x)[-1].mean()
+        torch.distributed.init_process_group('gloo', f'file://{tmp_path}/store', rank=0, world_size=1)
+        try:
+            wrapped = MMDistributedDataParallel(model, bucket_cap_mb=1)
+            CompileHook(backend=backend).before_run(self.runner(wrapped))
+            for size in (64, 96):
+                wrapped(torch.randn(2, 3, size, size)).backward()
+        finally:
+            torch.distributed.destroy_process_group()
+        assert len(graphs) == 1
+        assert all(parameter.grad is not None for parameter in model.parameters())
 
     def test_takes_the_place_of_mmengines_own(self):
         cfg = Config(dict(compile=True, custom_hooks=[dict(type='EMAHook')]))

@@ -19,6 +19,16 @@ def keep_equal_sizes_apart() -> None:
     symbolic_shapes.use_duck_shape = False
 
 
+def keep_graphs_whole() -> None:
+    """Have ``torch.compile`` of this process not cut graphs where DistributedDataParallel's buckets of gradients end.
+
+    A graph with sizes as variables cannot be cut where a number crosses the cut: PyTorch's issue 196227.
+    """
+    import torch._dynamo  # takes seconds, and only compiled runs need it
+
+    torch._dynamo.config.optimize_ddp = False
+
+
 def write_local_files_with(backend: type[BaseStorageBackend]) -> None:
     """Have MMEngine write what goes to local files through a backend.
 

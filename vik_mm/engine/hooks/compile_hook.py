@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
-from vik_mm.compat.replacing import keep_equal_sizes_apart
+from vik_mm.compat.replacing import keep_equal_sizes_apart, keep_graphs_whole
 from vik_mm.errors import BadInputError
 
 
@@ -21,7 +21,8 @@ class CompileHook(Hook):
     Only the backbone, since necks and heads of detectors branch on what they find in an image. Sizes are variables of
     the graph: one graph serves every image size, so that multi-scale training and testing at the images' own sizes
     compile once. Training and evaluation each have a graph, and so has a batch of one; on a CPU PyTorch's
-    convolutions ask for another from a batch of 16 up.
+    convolutions ask for another from a batch of 16 up. With several processes, the graph stays whole: the backbone's
+    gradients are sent when its backward pass is done.
 
     Names in checkpoints stay as they are, and weights are read and written as without this hook.
 
@@ -44,6 +45,8 @@ class CompileHook(Hook):
         if self.backend == 'inductor' and (missing := _missing_compiler()):
             raise BadInputError(f'--compile: {missing}')
         keep_equal_sizes_apart()
+        if is_model_wrapper(runner.model):
+            keep_graphs_whole()
         backbone.compile(backend=self.backend, dynamic=True)
         print_log('the backbone will be compiled at the first batch, which takes minutes', logger='current')
 
