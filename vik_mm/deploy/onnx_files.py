@@ -128,7 +128,7 @@ def _name_axes(graph: Any, meta: dict[str, Any]) -> None:
     if meta['input'] == 'normalised' and meta['min_size'] == meta['max_size']:
         axes[2:] = meta['min_size']
     image.shape = onnx_ir.Shape(axes)
-    shapes = dict(
+    shapes: dict[str, list[Any]] = dict(
         probabilities=['batch', None],
         label_map=['batch', 'height', 'width'],
         boxes=['batch', 'objects', 4],

@@ -90,12 +90,12 @@ class Preparation(nn.Module):
         is_converted = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
         self.is_bgr = self.is_bgr and not is_converted
         # MMSegmentation pads test images only where its test_cfg says so.
-        padding = getattr(preprocessor, 'test_cfg', None)
+        padding = getattr(preprocessor, 'test_cfg', None) or {}
         is_segmentor = hasattr(preprocessor, 'size_divisor')
         if is_segmentor:
-            if (padding or {}).get('size') is not None:
+            if padding.get('size') is not None:
                 raise BadInputError(f'test images padded to {padding["size"]} have no counterpart in a graph; {_RAW}')
-            self.divisor = (padding or {}).get('size_divisor') or 1
+            self.divisor = padding.get('size_divisor') or 1
             self.pad_value = preprocessor.pad_val
         else:
             self.divisor = getattr(preprocessor, 'pad_size_divisor', 1)

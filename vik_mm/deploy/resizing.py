@@ -71,7 +71,8 @@ def _taps(old: Any, new: Any, is_clipped: bool) -> tuple[Tensor, Tensor, Tensor,
         share = torch.where((first < 0) | (first >= as_tensor(last, torch.float32)), 0.0, share)
     first, end = first.long(), as_tensor(last, torch.int64)
     weights = [(each * (1 << _BITS_CV2)).round().int() for each in (1 - share, share)]
-    return (*(torch.minimum(each.clamp(min=0), end) for each in (first, first + 1)), *weights)
+    places = [torch.minimum(each.clamp(min=0), end) for each in (first, first + 1)]
+    return places[0], places[1], weights[0], weights[1]
 
 
 def resize_pillow(image: Tensor, height: Any, width: Any, filter: str) -> Tensor:

@@ -85,12 +85,12 @@ class TwoStageAnswer(nn.Module):
         is_above = scores > self.thresholds['score']
         scores, places = suppress(boxes, scores.clamp(min=0), labels, is_above, self.overlap, self.count)
         boxes, labels = pick(boxes, places), labels.gather(1, places)
-        answer = listed(boxes / image_scale(image, content), scores, labels)
+        answer: tuple[Tensor, ...] = listed(boxes / image_scale(image, content), scores, labels)
         if self.has_masks:
             answer = (*answer, self._masks(image, maps, boxes, labels, scores >= 0, answer[0]))
         return answer
 
-    def _proposals(self, content: Tensor, logits: tuple, deltas: tuple) -> tuple[Tensor, Tensor]:
+    def _proposals(self, content: Tensor, logits: Sequence[Tensor], deltas: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Regions ``[B, R, 4]``, and which of them are any."""
         (rpn,), found = self._rpn, []
         for k, prior in enumerate(priors(rpn.prior_generator, logits)):
@@ -109,7 +109,9 @@ class TwoStageAnswer(nn.Module):
         has_box = scores >= 0
         return torch.where(has_box[..., None], pick(boxes, places), 0.0), has_box
 
-    def _masks(self, image: Tensor, maps: tuple, boxes: Tensor, labels: Tensor, is_found: Tensor, final: Tensor):
+    def _masks(
+        self, image: Tensor, maps: Sequence[Tensor], boxes: Tensor, labels: Tensor, is_found: Tensor, final: Tensor
+    ):
         """Masks ``[n, H, W]`` of the boxes found; ``final`` are these in pixels of the image."""
         found = is_found.reshape(-1).nonzero()[:, 0]
         regions = _regions(boxes).index_select(0, found)
@@ -133,7 +135,7 @@ def _regions(boxes: Tensor) -> Tensor:
     return torch.cat([number, boxes], -1).reshape(-1, 5)
 
 
-def _pool(extractor: Any, maps: tuple, regions: Tensor) -> Tensor:
+def _pool(extractor: Any, maps: Sequence[Tensor], regions: Tensor) -> Tensor:
     """Features of regions, each from the level that suits its size."""
     layers = extractor.roi_layers
     maps = maps[: len(layers)]
@@ -207,7 +209,8 @@ def _check(model: Any) -> None:
     for extractor in extractors:
         if type(extractor).__name__ != 'SingleRoIExtractor':
             refuse(extractor)
-        for layer in extractor.roi_layers:
+        layers: Any = extractor.roi_layers
+        for layer in layers:
             if type(layer).__name__ != 'RoIAlign' or layer.pool_mode != 'avg':
                 refuse(layer)
     for head in _in_list(roi.bbox_head):

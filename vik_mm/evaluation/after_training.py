@@ -34,16 +34,17 @@ def evaluate_training(cfg: Config, runner: Any, num_pictures: int = 12) -> Evalu
         BadInputError: If the training has written no checkpoint of one file, or its predictions cannot be evaluated.
     """
     hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-    checkpoint = _best_of(hook) or (hook and hook.last_ckpt)
+    best = _best_of(hook)
+    checkpoint = best or (hook and hook.last_ckpt)
     if not checkpoint or not Path(checkpoint).is_file():
         raise BadInputError(
             f'{cfg.work_dir} has no checkpoint in one file to evaluate'
             + (f'; {checkpoint} is of a sharded training' if checkpoint else '')
         )
-    if checkpoint == _best_of(hook):
+    if best is not None:
         checkpoint = str(Path(checkpoint).with_name(BEST))
         if is_main_process():
-            link_atomically(_best_of(hook), checkpoint)
+            link_atomically(best, checkpoint)
         barrier()  # all processes read it
     cfg = copy.deepcopy(cfg)
     cfg.work_dir = str(folder_of_report(cfg))

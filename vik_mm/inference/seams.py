@@ -143,7 +143,8 @@ def _match(
     alike, one, other = likeness[rows, columns], one[rows], other[columns]
     surest = np.nan_to_num(np.maximum(scores[one], scores[other]))
     order = np.lexsort((-surest, -alike))
-    taken, links = set(), []
+    taken: set[int] = set()
+    links = []
     for link in zip(*(values[order].tolist() for values in (alike, surest, one, other))):
         if taken.isdisjoint(link[2:]):
             taken.update(link[2:])

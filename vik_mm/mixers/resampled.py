@@ -1,5 +1,7 @@
 """One line in the log for all mixers whose weights a checkpoint has in another size."""
 
+from typing import Any
+
 from mmengine.logging import print_log
 from torch import nn
 
@@ -13,7 +15,7 @@ def log_resampled_mixers(model: nn.Module, _=None) -> None:
         model (nn.Module): What holds the mixers.
         _ (Any): Missing and unexpected keys, which PyTorch hands to such hooks.
     """
-    mixers = [m for m in model.modules() if getattr(m, 'resampled_from', None) is not None]
+    mixers: list[Any] = [m for m in model.modules() if getattr(m, 'resampled_from', None) is not None]
     if not mixers:
         return
     number = '1 token mixer was' if len(mixers) == 1 else f'{len(mixers)} token mixers were'
