@@ -18,7 +18,7 @@ class Evaluation:
         split (str): 'test' or 'val'.
         config (str): File of the config.
         checkpoint (str): File of the weights.
-        records (list): One of each image, see :mod:`vik_mm.evaluation.records`.
+        records (list): one of each image, see ``vik_mm.evaluation.records``.
         other_metrics (dict[str, float]): What further metrics of the config's evaluator say.
         dataset (Any): The data set.
         figures (dict[str, Any]): All figures of the task.
