@@ -58,6 +58,11 @@ def instruction_set_of_this_machine() -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
+def quartiles(values: list[float]) -> list[float]:
+    """First quartile, median and third quartile; of one value, three times that value."""
+    return statistics.quantiles(values, n=4) if len(values) > 1 else values * 3  # before Python 3.13 it takes two
+
+
 def run(step, dtype: str) -> list:
     with torch.autocast(DEVICE, dtype=getattr(torch, dtype), enabled=dtype != 'float32'):
         out = step.run()
@@ -101,8 +106,8 @@ def measure_time(comparison: Comparison, rounds: int, dtype: str) -> tuple[dict,
     baseline = times[next(iter(times))]
     rows = {}
     for name, measured in times.items():
-        low, middle, high = statistics.quantiles([b / t for b, t in zip(baseline, measured)], n=4)
-        first, median, third = (1e3 * t for t in statistics.quantiles(measured, n=4))
+        low, middle, high = quartiles([b / t for b, t in zip(baseline, measured)])
+        first, median, third = (1e3 * t for t in quartiles(measured))
         rows[name] = dict(
             speedup=middle,
             speedup_p25=low,
