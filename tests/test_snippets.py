@@ -181,7 +181,7 @@ def check_tool(arguments, load_tool):
     if getattr(args, 'config', None) is not None:
         backbone = getattr(args, 'backbone', None)
         is_amp = getattr(args, 'amp', False)
-        cfg = load_config(args.config, args.cfg_options, None, backbone, args.safe_config, is_amp)
+        cfg = load_config(args.config, args.cfg_options, None, backbone, getattr(args, 'safe_config', False), is_amp)
         assert 'model' in cfg
 
 
