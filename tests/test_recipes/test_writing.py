@@ -97,6 +97,15 @@ def test_the_schedule_and_the_image_size_follow_the_data(prepare_shapes, tmp_pat
     assert told.train_dataloader.batch_size == 2
 
 
+def test_a_detector_from_random_weights_starts_its_global_step_at_zero(prepare_shapes, tmp_path):
+    cfg = write_config(prepare_shapes('detection'), tmp_path / 'config.py')
+    backbone = cfg.model.backbone
+    assert backbone.token_mixer.global_zero_init and backbone.ignore_padding
+    assert cfg.optim_wrapper.paramwise_cfg.custom_keys['.global_in'] == dict(lr_mult=0.08)
+    cfg = write_config(prepare_shapes('segmentation'), tmp_path / 'other/config.py')
+    assert '.global_in' not in cfg.optim_wrapper.paramwise_cfg.custom_keys
+
+
 @pytest.mark.parametrize('images, is_dropped', [(8, False), (9, True), (10, False)])
 def test_no_batch_is_a_single_image_that_is_left_over(images, is_dropped, prepare_shapes, tmp_path):
     """Batch norm of a pooled map, as UPerNet has it, fails on one image: after most of an epoch."""

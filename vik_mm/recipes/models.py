@@ -80,6 +80,9 @@ def short_model(data: PreparedData, name: str | None, backbone: str, plan: Plan,
         # Images of a batch have unlike sizes: padding must not change what a backbone without that experience learns.
         if SCOPES[data.task] == 'mmdet' and not is_pretrained:
             model.backbone.ignore_padding = True
+            # docs/global_step.md: one that starts at random does not carry over to new images.
+            mixer = model.backbone.get('token_mixer') or dict(type='MultiPatchRBFKAN')
+            model.backbone.token_mixer = dict(mixer, global_zero_init=True)
     if data.task == 'segmentation':
         model.data_preprocessor.size = (plan.crop, plan.crop)
     return model.to_dict()

@@ -170,7 +170,7 @@ def _own_sections(
     if data.task == 'segmentation':
         _set_windows(model, plan)
     sections = [_data_section(data, plan, is_own=True), *_loader_sections(data, plan, has_masks)]
-    sections.append(_schedule_section(plan, pretrained is not None))
+    sections.append(_schedule_section(plan, pretrained is not None, bool(generator)))
     values = dict(model=model)
     if data.task == 'classification':
         values = (
@@ -230,7 +230,7 @@ def _loader_sections(data: PreparedData, plan: Plan, has_masks: bool) -> list[Se
     ]
 
 
-def _schedule_section(plan: Plan, is_pretrained: bool) -> Section:
+def _schedule_section(plan: Plan, is_pretrained: bool, is_detector: bool) -> Section:
     settings: dict[str, Any] = dict(
         flat_decay_mult=0.0,
         custom_keys={
@@ -242,6 +242,8 @@ def _schedule_section(plan: Plan, is_pretrained: bool) -> Section:
         optimizer=dict(type='AdamW', lr=Named('lr'), weight_decay=0.05),
         clip_grad=dict(max_norm=5.0),
     )
+    if is_detector and not is_pretrained:
+        settings['custom_keys']['.global_in'] = dict(lr_mult=0.08)  # with a start at zero: docs/global_step.md
     if is_pretrained:
         # Early layers, which are the most general, change least.
         wrapper['constructor'] = 'LayerDecayOptimWrapperConstructor'
