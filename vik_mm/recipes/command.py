@@ -3,7 +3,6 @@
 import logging
 import os
 from argparse import Namespace
-from importlib import import_module
 from pathlib import Path
 
 from mmengine.config import Config
@@ -50,11 +49,13 @@ def config_from_data(args: Namespace) -> str:
 
 
 def _write(args: Namespace) -> str:
-    # Part of this package since folders are read; looked up here so that whoever only tests needs none of it.
-    prepare = import_module('vik_mm.datasets.folders').prepare
+    from vik_mm.datasets.folders import prepare  # who only tests needs none of it
+
     cache = Path(args.work_dir, 'data') if args.work_dir else None
     options = dict(format=args.data_format, task=args.data_task, class_file=args.data_classes)
     data: PreparedData = prepare(args.data, cache, **options)
+    counts = ', '.join(f'{split.num_images:,} images to {name}' for name, split in data.splits.items())
+    print_log(f'DATA: {data.source}: {data.task}, {len(data.classes)} classes, {counts}', logger='current')
     for note in data.notes:
         print_log(note, logger='current')
     work_dir = Path(args.work_dir or Path('work_dirs', data.name))
