@@ -12,17 +12,14 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-from pycocotools import mask as mask_util
-
-from vik_mm.datasets.shapes import write_shapes
-from vik_mm.evaluation import average_precision
-
 PACKAGES = ('pycocotools', 'faster-coco-eval')
 
 
 def detections_of(truth, per_object, rng):
     """Shift and confuse the truth."""
+    import numpy as np
+    from pycocotools import mask as mask_util
+
     found = []
     for annotation in truth['annotations']:
         mask = mask_util.decode(annotation['segmentation'])
@@ -47,7 +44,16 @@ def main():
     parser.add_argument('--per-object', type=int, default=10)
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--out', type=Path, required=True)
-    args = parser.parse_args()
+    measure(parser.parse_args())
+
+
+def measure(args):
+    """Time both packages, and write the rows."""
+    import numpy as np
+
+    from vik_mm.datasets.shapes import write_shapes
+    from vik_mm.evaluation import average_precision
+
     with tempfile.TemporaryDirectory() as folder:
         root = write_shapes(Path(folder, 'shapes'), dict(val=args.scenes), ['coco'])
         truth = json.loads((root / 'coco/annotations/instances_val2017.json').read_text())

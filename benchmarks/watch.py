@@ -10,13 +10,14 @@ KIND = ('instruction_set', 'cores', 'threads', 'dtype')
 
 
 def committed_rows(folder: Path = HERE / 'results') -> list[dict]:
-    """Rows of all CSV files as the last commit has them; none where there is no repository."""
+    """Rows of all comparisons as the last commit has them; none where there is no repository."""
 
     def git(*arguments):
         return subprocess.run(['git', *arguments], cwd=folder, capture_output=True, text=True).stdout
 
     names = git('ls-files', '*.csv').split()
-    return [row for name in names for row in csv.DictReader(io.StringIO(git('show', f'HEAD:./{name}')))]
+    rows = [row for name in names for row in csv.DictReader(io.StringIO(git('show', f'HEAD:./{name}')))]
+    return [row for row in rows if 'contender' in row]
 
 
 def report(rows: list[dict], committed: list[dict], out: Path) -> str:

@@ -234,7 +234,7 @@ class TestBadInput:
         assert code is None, text
         config.write_text(config.read_text().replace('model.pth', 'nothing.pth'))
         code, _ = call_tool('train.py', config)
-        assert 'nothing.pth does not exist; name a ViK checkpoint' in code
+        assert 'nothing.pth does not exist; name a checkpoint' in code
 
     def test_load_from_that_matches_nothing(self, tmp_path, make_config, call_tool):
         torch.save(dict(state_dict=dict(a=torch.ones(1))), tmp_path / 'other.pth')

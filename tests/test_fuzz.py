@@ -250,7 +250,9 @@ def prepare(root):
     spec = importlib.util.spec_from_file_location('train_tool', root / 'tools/train.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    return lambda *arguments: tool.prepare(tool.parse_args(list(map(str, arguments))))
+    from vik_mm.recipes import prepare_training
+
+    return lambda *arguments: prepare_training(tool.parse_args(list(map(str, arguments))))
 
 
 @pytest.mark.parametrize('task', ['classification', 'detection', 'segmentation'])

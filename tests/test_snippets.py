@@ -177,6 +177,8 @@ def handed_on(words, variables, workspace):
 def check_tool(arguments, load_tool):
     script, *arguments = arguments
     assert script.startswith('tools/')
+    if script == 'tools/deploy/run_onnx.py':  # has no parser, to be short; test_whole.py runs it
+        return
     args = load_tool(script.removeprefix('tools/')).parse_args(arguments)
     if getattr(args, 'config', None) is not None:
         backbone = getattr(args, 'backbone', None)

@@ -40,7 +40,7 @@ def files(tmp_path, make_config):
 ARCH = r"error: arch='huge' is unknown; choose one of"
 # Arguments, what each tool says, and a function of which a bug is to be seen.
 TOOLS = {
-    'train.py': ('broken', ARCH, 'vik_mm.config.load_config'),
+    'train.py': ('broken', ARCH, 'vik_mm.recipes.training.load_config'),
     'test.py': ('broken empty', ARCH, 'vik_mm.config.load_config'),
     'infer.py': ('broken empty data --out out', ARCH, 'vik_mm.config.load_config'),
     'export.py': ('broken empty --format onnx --out file', ARCH, 'vik_mm.config.load_config'),

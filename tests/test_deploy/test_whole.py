@@ -54,7 +54,11 @@ MODELS_OF = {
     ),
     'cascade': (
         'detection/cascade-mask-rcnn_vik-s_fpn_ms-3x_coco.py',
-        dict(backbone=RESNET, neck=dict(in_channels=WIDTHS), test_cfg=dict(rpn=dict(max_per_img=100))),
+        dict(
+            backbone=RESNET,
+            neck=dict(in_channels=WIDTHS),
+            test_cfg=dict(rpn=dict(max_per_img=100), rcnn=dict(score_thr=0.01)),
+        ),
     ),
 }
 SHARPENED = ('fc_cls.weight', 'conv_logits.weight', 'conv_seg.weight')

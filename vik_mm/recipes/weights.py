@@ -103,6 +103,11 @@ def check_source(source: Source, cfg: Config) -> str:
     return f'{len(fitting)} of {len(own)} weights of the backbone ({what}) are in it'
 
 
+def _backbone_of(cfg: Config) -> Any:
+    model = cfg.get('model')
+    return model.get('backbone') if isinstance(model, dict) else None
+
+
 def describe(cfg: Config) -> str:
     """Say where the weights of a config's model come from.
 
@@ -114,8 +119,8 @@ def describe(cfg: Config) -> str:
     """
     if cfg.get('load_from'):
         return f'WEIGHTS: the whole model from {cfg.load_from}'
-    model = cfg.get('model') or {}
-    backbone = model.get('backbone') or {}
+    # Of another form than a dict: the builder of the model says so.
+    model, backbone = (part if isinstance(part, dict) else {} for part in (cfg.get('model'), _backbone_of(cfg)))
     for part in (backbone, model):
         init = part.get('init_cfg')
         for each in init if isinstance(init, (list, tuple)) else [init]:
