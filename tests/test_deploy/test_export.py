@@ -103,12 +103,18 @@ CASES = [
     ('detection', 'onnx'),
     ('detection', 'torchscript'),
 ]
+# Most of a minute each; other formats of the same model, and test_whole.py, are quicker.
+SLOW = [('segmentation', 'onnx'), ('pyramid', 'onnx')]
 
 
 @pytest.mark.parametrize(
     'task,format',
     [
-        pytest.param(*case, id='-'.join(case), marks=[] if case[1] == 'torchscript' else needs_programs)
+        pytest.param(
+            *case,
+            id='-'.join(case),
+            marks=[needs_programs] * (case[1] != 'torchscript') + [pytest.mark.slow] * (case in SLOW),
+        )
         for case in CASES
     ],
 )
@@ -171,7 +177,7 @@ def test_models_of_one_size_take_it_in_any_batch(tmp_path, name, format):
         run(torch.zeros(1, 3, 64, 96))
 
 
-@pytest.mark.parametrize('format', ['torchscript', pytest.param('onnx', marks=needs_programs)])
+@pytest.mark.parametrize('format', ['torchscript', pytest.param('onnx', marks=[needs_programs, pytest.mark.slow])])
 def test_of_a_two_stage_detector_the_backbone(root, tmp_path, format):
     model, path = build(root, 'two_stage'), tmp_path / f'model{ENDINGS[format]}'
     with pytest.raises(ValueError, match='MaskRCNN decides box by box.* --part backbone'):
