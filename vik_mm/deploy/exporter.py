@@ -57,7 +57,7 @@ def export(
 
     Returns:
         dict[str, Any]: What the file holds about itself, and ``max_difference``: the largest difference to the model
-        over batches of three sizes, none of them the traced one, as :func:`vik_mm.deploy.comparing.difference` has it.
+        over batches of three sizes, none of them the traced one, objects paired by their boxes.
 
     Raises:
         BadInputError: If an argument is unknown, or these do not go together, or the model or its pipeline has a part
