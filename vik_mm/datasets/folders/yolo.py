@@ -244,7 +244,7 @@ def _images_of_entry(listing: Listing, path: str, base: Any, entry: str, known: 
     parts = [part for part in PurePosixPath(entry.replace('\\', '/')).parts if part not in ('.', '/')]
     bases = [part for part in PurePosixPath(str(base or '').replace('\\', '/')).parts if part not in ('.', '/')]
     folder = PurePosixPath(path).parent
-    # From the whole path to ever shorter ends of it: train/images of ../train/images or /home/me/data/train/images.
+    # From the whole path to ever shorter ends of it: train/images of ../train/images or /any/folder/train/images.
     tries = [[*bases, *parts], parts] + [parts[k:] for k in range(1, len(parts))]
     for tail in tries:
         target = (folder / PurePosixPath(*tail)).as_posix() if tail else str(folder)
